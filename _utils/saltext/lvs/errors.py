@@ -1,0 +1,99 @@
+"""What can go wrong, in two kinds: the pillar is wrong, or the machine answered no.
+
+The library raises these and nothing of Salt's. An execution module wraps its calls in
+:func:`raised_as` to hand them on as Salt's own exceptions.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+MASK = "**********"
+
+
+class LvsError(Exception):
+    """Anything that this library reports; its text is written for the operator."""
+
+
+class InvalidConfig(LvsError):
+    """A value that cannot be right, found before anything was changed.
+
+    path
+        Where it stands, as Salt writes pillar paths: ``lvs:virtual_servers:web:port``.
+
+    value
+        What stands there. Pass :data:`MASK` for a secret.
+
+    expected
+        What would be right, as the end of the sentence "... is X; it should be ...".
+    """
+
+    def __init__(self, path: str, value: Any, expected: str) -> None:
+        self.path = path
+        self.value = value
+        self.expected = expected
+        self.problems: tuple[InvalidConfig, ...] = (self,)
+        shown = MASK if value == MASK else repr(value)
+        super().__init__(f"{path} is {shown}; it should be {expected}")
+
+    @classmethod
+    def of(cls, problems: Sequence[InvalidConfig]) -> InvalidConfig:
+        """Several problems as one error: an operator wants to mend all of them at once."""
+        if len(problems) == 1:
+            return problems[0]
+        first = problems[0]
+        several = cls(first.path, first.value, first.expected)
+        several.problems = tuple(problems)
+        several.args = ("\n".join(str(problem) for problem in problems),)
+        return several
+
+
+class KernelError(LvsError):
+    """The kernel refused an operation.
+
+    operation
+        What was asked of it, in words: ``add real server 10.10.10.41:80 to tcp 10.10.10.10:80``.
+
+    number
+        Its error number, as in ``errno.h``.
+
+    hint
+        What the operator may do about it, where that is known.
+    """
+
+    def __init__(self, operation: str, number: int, hint: str = "") -> None:
+        self.operation = operation
+        self.number = number
+        name = errno.errorcode.get(number, str(number))
+        text = f"cannot {operation}: {os.strerror(number)} ({name})"
+        super().__init__(f"{text}; {hint}" if hint else text)
+
+
+class NotAvailable(LvsError):
+    """Something that this machine lacks: a kernel module, a program, a Python package."""
+
+
+class CommandFailed(LvsError):
+    """A program that we ran said no; the text carries its own words."""
+
+
+@contextmanager
+def raised_as(invalid: type[Exception], failed: type[Exception]) -> Iterator[None]:
+    """Hand our errors on as another program's: the one place where they are translated.
+
+    invalid
+        What an :class:`InvalidConfig` becomes; Salt's is ``SaltInvocationError``.
+
+    failed
+        What every other :class:`LvsError` becomes; Salt's is ``CommandExecutionError``.
+    """
+    try:
+        yield
+    except InvalidConfig as error:
+        raise invalid(str(error)) from error
+    except LvsError as error:
+        raise failed(str(error)) from error
