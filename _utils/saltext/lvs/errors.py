@@ -77,6 +77,10 @@ class NotAvailable(LvsError):
     """Something that this machine lacks: a kernel module, a program, a Python package."""
 
 
+class WrongRole(LvsError):
+    """A machine was asked for something that is not its part in the cluster."""
+
+
 class CommandFailed(LvsError):
     """A program that we ran said no; the text carries its own words."""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from saltext.lvs.errors import InvalidConfig
+from saltext.lvs.errors import MASK, InvalidConfig, WrongRole
 from saltext.lvs.reading import REQUIRED, Address, Section, as_address, as_name, plain
 
 T = TypeVar("T")
@@ -41,11 +41,15 @@ class Protocol(enum.Enum):
 
 
 class Forward(enum.Enum):
-    """How packets reach a real server: rewritten, in a tunnel, or by its MAC address alone."""
+    """How packets reach a real server: rewritten, in a tunnel, or by its MAC address alone.
+
+    LOCAL is the kernel's own answer for an address of the director itself; nobody can ask for it.
+    """
 
     MASQ = "masq"
     TUNNEL = "tunnel"
     DIRECT = "direct"
+    LOCAL = "local"
 
 
 class Scheduler(enum.Enum):
@@ -418,6 +422,14 @@ class Cluster:
         }
         return tuple(role for role, plays in played.items() if plays)
 
+    def expect_role(self, minion_id: str, role: Role) -> None:
+        """Raise :class:`~saltext.lvs.errors.WrongRole` unless the minion plays that part."""
+        if role not in self.roles(minion_id):
+            played = ", ".join(part.value for part in self.roles(minion_id)) or "no part"
+            raise WrongRole(
+                f"{minion_id} is no {role.value} of cluster {self.name}: it plays {played} there"
+            )
+
     def vips_of(self, real_server: str) -> tuple[Interface, ...]:
         """The VIPs that a real server must hold itself: packets reach it with them as destination.
 
@@ -487,6 +499,43 @@ def from_pillar(pillar: Mapping[str, Any]) -> Cluster:
     if not pillar.get("lvs"):
         raise InvalidConfig("lvs", None, "the cluster's description; see docs/pillar.md")
     return _Builder(plain(pillar["lvs"]), plain(pillar.get("lvs_secrets"))).build()
+
+
+def judge(pillar: Mapping[str, Any], minion_id: str) -> dict[str, Any]:
+    """Say what is wrong with a minion's pillar, and what deserves a look, as plain values without passwords.
+
+    Returns ``valid``, ``problems`` and ``warnings`` (sentences), and for a valid pillar ``cluster`` (its name) and
+    ``roles``.
+    """
+    try:
+        cluster = from_pillar(pillar)
+    except InvalidConfig as error:
+        return {"valid": False, "problems": [str(p) for p in error.problems], "warnings": []}
+    roles = [role.value for role in cluster.roles(minion_id)]
+    return {
+        "valid": True,
+        "problems": [],
+        "warnings": list(_warnings(cluster, minion_id, bool(pillar.get("lvs_secrets")))),
+        "cluster": cluster.name,
+        "roles": roles,
+    }
+
+
+def _warnings(cluster: Cluster, minion_id: str, has_secrets: bool) -> Iterable[str]:
+    roles = cluster.roles(minion_id)
+    if not roles:
+        yield f"{minion_id} plays no part in cluster {cluster.name}"
+    if has_secrets and Role.DIRECTOR not in roles:
+        yield f"lvs_secrets reaches {minion_id}, which is no director: let top.sls give it to directors only"
+    used = {share.name for config in cluster.virtual_servers.values() for share in config.real_servers}
+    for name in cluster.real_servers:
+        if name not in used:
+            yield f"lvs:real_servers:{name} serves no virtual server"
+    if cluster.unused:
+        yield (
+            "this version does not check health or send mail by itself, so these have no effect yet: "
+            + ", ".join(cluster.unused)
+        )
 
 
 # What is accepted and checked, but acted on only once health checking and alerts by Salt exist.
@@ -677,7 +726,7 @@ class _Builder:
         address = section.address("address")
         port = section.integer("port", 1, 65535)
         protocol = section.choice("protocol", Protocol, Protocol.TCP)
-        forward = section.choice("forward", Forward, Forward.DIRECT)
+        forward = section.choice("forward", Forward, Forward.DIRECT, without=(Forward.LOCAL,))
         managed_by = section.choice("managed_by", ManagedBy, ManagedBy.SALT)
         config = VirtualServerConfig(
             name=name,
@@ -914,7 +963,7 @@ def _vrrp_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
         if instance.auth_pass is not None and instance.family == 6:
             yield InvalidConfig(
                 f"lvs_secrets:vrrp_instances:{name}",
-                "**********",
+                MASK,
                 "left out: VRRP for IPv6 is version 3, which knows no password (RFC 5798 section 9)",
             )
 
@@ -951,7 +1000,7 @@ def _misplaced_passwords(cluster: Cluster, passwords: Mapping[str, str]) -> Iter
         if name not in cluster.vrrp_instances:
             yield InvalidConfig(
                 f"lvs_secrets:vrrp_instances:{name}",
-                "**********",
+                MASK,
                 _one_of("a VRRP instance", cluster.vrrp_instances),
             )
 

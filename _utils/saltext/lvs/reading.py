@@ -125,17 +125,17 @@ class Section:
             self._checked(key, default, lambda value: type(value) is bool, "True or False")
         )
 
-    def choice(self, key: str, words: type[E], default: E) -> E:
-        """One of an enum's values, as a word in any case."""
+    def choice(self, key: str, words: type[E], default: E, without: tuple[E, ...] = ()) -> E:
+        """One of an enum's values, as a word in any case; *without* names members that are not for pillars."""
         value = self.raw(key)
         if value is None:
             return default
-        for member in words:
+        members = [member for member in words if member not in without]
+        for member in members:
             if isinstance(value, str) and value.lower() == str(member.value).lower():
                 return member
-        raise InvalidConfig(
-            self.at(key), value, "one of " + ", ".join(str(member.value) for member in words)
-        )
+        words_left = ", ".join(str(member.value) for member in members)
+        raise InvalidConfig(self.at(key), value, f"one of {words_left}")
 
     def name(self, key: str, default: Any = REQUIRED) -> str:
         """A name, see :func:`as_name`."""

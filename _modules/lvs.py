@@ -1,0 +1,119 @@
+"""
+This minion's part in a Linux Virtual Server cluster, as its pillar describes it.
+
+The cluster is the pillar's ``lvs``, the passwords are ``lvs_secrets``; see ``docs/pillar.md``.
+"""
+
+import importlib
+import importlib.metadata
+import re
+
+import saltext.lvs
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+saltext.lvs.refresh(__file__)
+
+from saltext.lvs import errors, model, sysctls  # noqa: E402 -- the library as it is now on disk
+
+__virtualname__ = "lvs"
+
+# The oldest release that was tried; setup.cfg asks for the same.
+PYROUTE2 = (0, 9, 6)
+
+_salt_errors = errors.raised_as(SaltInvocationError, CommandExecutionError)
+
+
+def __virtual__():
+    if __grains__["kernel"] != "Linux":
+        return False, "LVS is a part of Linux"
+    return __virtualname__
+
+
+@_salt_errors
+def roles():
+    """
+    Return this minion's roles in its cluster: ``director``, ``realserver``, ``hypervisor``, or none.
+
+    Raises SaltInvocationError for a wrong pillar.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' lvs.roles
+    """
+    return [role.value for role in _cluster().roles(__opts__["id"])]
+
+
+def validate():
+    """
+    Check this minion's pillar, and change nothing.
+
+    Returns ``valid``; ``problems``, a sentence for each wrong value with its pillar path and what would be right;
+    ``warnings``, what is allowed but deserves a look; and, for a valid pillar, the ``cluster``'s name and this minion's
+    ``roles``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' lvs.validate
+    """
+    return model.judge(__pillar__, __opts__["id"])
+
+
+def view():
+    """
+    Return what the SLS files need to know of this minion's part, as plain values without passwords.
+
+    ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise: ``roles``, ``cluster`` (its
+    name), ``schedulers`` (IPVS schedulers in use), ``vip_interface``, ``vips`` (those that this minion must hold as a
+    real server), ``sysctls`` (by role) and ``lookup`` (the pillar's own names of packages and paths).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.view
+    """
+    try:
+        cluster = _cluster()
+    except errors.InvalidConfig as error:
+        return {"problems": [str(problem) for problem in error.problems]}
+    minion_id = __opts__["id"]
+    return {
+        "problems": [],
+        "cluster": cluster.name,
+        "roles": [role.value for role in cluster.roles(minion_id)],
+        "schedulers": sorted({vs.scheduler.value for vs in cluster.virtual_servers.values()}),
+        "vip_interface": cluster.vip_interface,
+        "vips": [str(vip) for vip in cluster.vips_of(minion_id)],
+        "sysctls": {
+            role.value: [{"name": line.name, "value": line.value} for line in lines]
+            for role, lines in sysctls.for_minion(cluster, minion_id).items()
+        },
+        "lookup": dict(cluster.lookup),
+    }
+
+
+def has_pyroute2():
+    """
+    Return whether Salt's own Python has a pyroute2 that is new enough (0.9.6).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' lvs.has_pyroute2
+    """
+    # A package that was installed a moment ago is found only by a new look at the folders.
+    importlib.invalidate_caches()
+    try:
+        version = importlib.metadata.version("pyroute2")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= PYROUTE2
+
+
+def _cluster():
+    return model.from_pillar(__pillar__)
