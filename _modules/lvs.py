@@ -6,7 +6,10 @@ The cluster is the pillar's ``lvs``, the passwords are ``lvs_secrets``; see ``do
 
 import importlib
 import importlib.metadata
+import os
 import re
+import subprocess
+import sys
 
 import saltext.lvs
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -68,7 +71,8 @@ def view():
 
     ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise: ``roles``, ``cluster`` (its
     name), ``schedulers`` (IPVS schedulers in use), ``vip_interface``, ``vips`` (those that this minion must hold as a
-    real server), ``sysctls`` (by role) and ``lookup`` (the pillar's own names of packages and paths).
+    real server), ``sysctls`` (by role), ``beacons`` (with their configuration) and ``lookup`` (the pillar's own names of
+    packages and paths).
 
     CLI Example:
 
@@ -92,6 +96,7 @@ def view():
             role.value: [{"name": line.name, "value": line.value} for line in lines]
             for role, lines in sysctls.for_minion(cluster, minion_id).items()
         },
+        "beacons": {"dummy": [{"interval": 1}]} if cluster.vips_of(minion_id) else {},
         "lookup": dict(cluster.lookup),
     }
 
@@ -113,6 +118,54 @@ def has_pyroute2():
     except importlib.metadata.PackageNotFoundError:
         return False
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= PYROUTE2
+
+
+# Waits in a process of its own until the job has delivered its return, because a restart would end both.
+_RESTART_AFTER = """
+import os, sys, time
+pid, seconds, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+until = time.monotonic() + seconds
+while time.monotonic() < until and os.path.exists(f"/proc/{pid}"):
+    time.sleep(0.2)
+os.execvp(command[0], command)
+"""
+
+
+def restart_minion(service="salt-minion"):
+    """
+    Restart this minion's own service, as soon as the job that asks for it has ended.
+
+    Returns a sentence that says what was arranged. A minion that does not run as a service is left alone.
+
+    service
+        The minion's service, as the init system calls it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.restart_minion
+    """
+    if not __salt__["service.status"](service):
+        return f"{service} does not run as a service here; nothing is restarted"
+    booted = os.path.isdir("/run/systemd/system")
+    command = ["systemctl", "restart", service] if booted else ["service", service, "restart"]
+    # A job in a thread has the minion's own process id, which does not end: that one just gets time to answer.
+    threaded = __opts__.get("__role") == "minion" and not __opts__.get("multiprocessing", True)
+    seconds = 10 if threaded else 3600
+    waiter = [sys.executable, "-c", _RESTART_AFTER, str(os.getpid()), str(seconds), *command]
+    if booted:
+        # Out of the minion's own control group, which its restart may clear.
+        waiter = ["systemd-run", "--collect", "--quiet", *waiter]
+    subprocess.Popen(  # pylint: disable=consider-using-with
+        waiter,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    return f"{service} will be restarted when this job has ended"
 
 
 def _cluster():

@@ -1,0 +1,14 @@
+# Makes a machine what its pillar says it is to the cluster: `'*': [lvs]` in top.sls is all there is to write.
+{%- from "lvs/map.jinja" import view with context %}
+
+include:
+{%- if view.problems %}
+  - lvs.invalid
+{%- elif view.roles %}
+  - lvs.minion
+{%- for role in view.roles %}
+  - lvs.{{ role }}
+{%- endfor %}
+{%- else %}
+  - lvs.stranger
+{%- endif %}

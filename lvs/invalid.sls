@@ -1,0 +1,9 @@
+# A wrong pillar changes nothing: this takes the place of every other state of the formula, and says what is wrong.
+{%- from "lvs/map.jinja" import view with context %}
+{%- for problem in view.problems %}
+
+lvs-pillar-problem-{{ loop.index }}:
+  test.fail_without_changes:
+    - name: lvs-pillar
+    - comment: {{ problem | json }}
+{%- endfor %}

@@ -1,0 +1,36 @@
+# What every minion of the cluster needs in Salt itself: pyroute2, and a few lines of configuration.
+{%- from "lvs/map.jinja" import view, names, conf_dir with context %}
+
+{%- if view.problems %}
+
+include:
+  - lvs.invalid
+
+{%- else %}
+
+lvs-pyroute2:
+  pip.installed:
+    - name: pyroute2 >= 0.9.6
+    - reload_modules: True
+    # Asking pip what is installed takes seconds, at every run.
+    - unless:
+      - fun: lvs.has_pyroute2
+
+lvs-minion-config:
+  file.managed:
+    - name: {{ conf_dir }}/minion.d/saltext-lvs.conf
+    - source: salt://lvs/files/minion.conf.jinja
+    - template: jinja
+    - mode: '0644'
+    - makedirs: True
+
+# Salt reads its configuration only when it starts. The restart waits for the end of this run.
+lvs-minion-restart:
+  module.run:
+    - lvs.restart_minion:
+      - service: {{ names.minion_service }}
+    - order: last
+    - onchanges:
+      - file: lvs-minion-config
+
+{%- endif %}

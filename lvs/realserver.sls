@@ -1,0 +1,33 @@
+# A real server: quiet on ARP first, then the VIP.
+{%- from "lvs/map.jinja" import view, names with context %}
+
+{%- if view.problems %}
+
+include:
+  - lvs.invalid
+
+{%- elif view.vips %}
+
+{%- for line in view.sysctls.realserver %}
+
+{{ line.name }}:
+  sysctl.present:
+    - value: {{ line.value }}
+    - config: {{ names.sysctl_dir }}/60-saltext-lvs-realserver.conf
+    - require_in:
+      - dummy: lvs-vip-interface
+{%- endfor %}
+
+lvs-dummy-module:
+  kmod.present:
+    - name: dummy
+    - persist: True
+
+lvs-vip-interface:
+  dummy.present:
+    - name: {{ view.vip_interface }}
+    - require:
+      - kmod: lvs-dummy-module
+      - pip: lvs-pyroute2
+
+{%- endif %}

@@ -1,0 +1,3 @@
+lvs_secrets:
+  vrrp_instances:
+    VirtIP_20: {auth_pass: STAGING}
