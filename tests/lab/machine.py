@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from tests.lab import cache, kernel
+from tests.lab import cache, kernel, namespaces, packages
 from tests.lab.errors import LabError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -31,6 +31,7 @@ def run(command: Sequence[str], *, cpu: int | None, memory: str, terminal: bool)
     """
     if os.geteuid() != 0:
         raise LabError("the lab makes namespaces and mounts, so it must run as root (try sudo)")
+    packages.fetch()
     if mode() == "native":
         start = [*_private("--net", "--uts", "--ipc"), "sh", f"{SCRIPTS}/native.sh", str(SCRIPTS)]
         return _supervise(start, _settings(terminal, ""), _job(command), terminal)
@@ -153,17 +154,7 @@ def _supervise(start: list[str], settings: str, job: str, terminal: bool) -> int
         try:
             return process.wait()
         finally:
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Kill the namespace's first process; unshare ends when the kernel has cleared the rest."""
-    if process.poll() is not None:
-        return
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for child in children or [str(process.pid)]:
-        os.kill(int(child), signal.SIGKILL)
-    process.wait()
+            namespaces.kill(process)
 
 
 @contextmanager

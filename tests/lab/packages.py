@@ -1,0 +1,59 @@
+"""A small apt repository: what a director installs, so that hosts without a network can."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.lab import cache
+from tests.lab.errors import LabError
+
+# Hosts start without these; whatever else they need and this machine has, hosts have too.
+INSTALLED_BY_US = ("keepalived", "ipvsadm")
+STATUS = Path("/var/lib/dpkg/status")
+
+
+def fetch() -> Path:
+    """The folder of the repository, downloaded with apt if the cache has none."""
+    return cache.build_once("packages", _fill)
+
+
+def without(status: str, names: tuple[str, ...]) -> str:
+    """The text of dpkg's status file with the packages ``names`` taken out."""
+    gone = tuple(f"Package: {name}\n" for name in names)
+    kept = [part for part in status.split("\n\n") if not f"{part}\n".startswith(gone)]
+    return "\n\n".join(kept)
+
+
+def _fill(folder: Path) -> None:
+    print(f"lab: downloading {' and '.join(INSTALLED_BY_US)} for the hosts (once)", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for deb in _download(Path(scratch)):
+            deb.rename(folder / deb.name)
+    stanzas = [_stanza(deb) for deb in sorted(folder.glob("*.deb"))]
+    (folder / "Packages").write_text("\n".join(stanzas))
+
+
+def _download(scratch: Path) -> list[Path]:
+    """Let apt resolve and download them as on this machine without them."""
+    status = scratch / "status"
+    status.write_text(without(STATUS.read_text(), INSTALLED_BY_US))
+    (scratch / "archives" / "partial").mkdir(parents=True)
+    apt = [
+        *("apt-get", "-q", "-y", "-oAPT::Sandbox::User=root"),
+        *(f"-oDir::State::status={status}", f"-oDir::Cache::archives={scratch}/archives"),
+        *("--download-only", "--no-install-recommends", "install", *INSTALLED_BY_US),
+    ]
+    done = subprocess.run(apt, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"apt-get could not download the hosts' packages:\n{done.stderr}")
+    return list((scratch / "archives").glob("*.deb"))
+
+
+def _stanza(deb: Path) -> str:
+    control = subprocess.run(["dpkg-deb", "-f", deb], check=True, capture_output=True, text=True)
+    content = deb.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{control.stdout}Filename: ./{deb.name}\nSize: {len(content)}\nSHA256: {digest}\n"

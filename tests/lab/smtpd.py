@@ -1,0 +1,43 @@
+"""The lab's mail server: takes every mail on port 25 and keeps it as a file.
+
+Runs in a host, as ``python smtpd.py FOLDER``, with aiosmtpd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from pathlib import Path
+
+from aiosmtpd.controller import UnthreadedController
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+
+class Keep:
+    """Writes each mail to ``FOLDER/<number>.eml``, whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count(len(list(folder.glob("*.eml"))) + 1)
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, mail: Envelope) -> str:  # noqa: N802
+        """Store the mail with its envelope in two header lines before it."""
+        envelope = f"X-Envelope-From: {mail.mail_from}\r\nX-Envelope-To: {', '.join(mail.rcpt_tos)}\r\n"
+        part = self._folder / "part"
+        part.write_bytes(envelope.encode() + bytes(mail.content))
+        part.rename(self._folder / f"{next(self._numbers):04}.eml")
+        return "250 OK"
+
+
+def main(folder: Path) -> None:
+    """Serve until killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    UnthreadedController(Keep(folder), hostname="0.0.0.0", port=25, loop=loop).begin()
+    loop.run_forever()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

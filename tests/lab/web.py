@@ -1,0 +1,52 @@
+"""A real server's web server: answers who it is and which addresses the connection had.
+
+Runs in a host, as ``python web.py``; the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answers every GET with JSON: ``server``, ``destination`` and ``client``."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:  # noqa: N802 - the name that the base class calls
+        """Answer, and close: one request is one connection to balance."""
+        body = json.dumps(
+            {
+                "server": socket.gethostname(),
+                "destination": self.connection.getsockname()[0],
+                "client": self.client_address[0],
+            }
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """Takes bursts of connections."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def server_bind(self) -> None:
+        """Bind without asking the resolver for this host's name."""
+        socket.socket.bind(self.socket, self.server_address)
+        self.server_name, self.server_port = self.server_address[:2]
+
+
+if __name__ == "__main__":
+    Server(("0.0.0.0", 80), Answer).serve_forever()
