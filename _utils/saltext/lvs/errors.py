@@ -37,7 +37,7 @@ class InvalidConfig(LvsError):
         self.value = value
         self.expected = expected
         self.problems: tuple[InvalidConfig, ...] = (self,)
-        shown = MASK if value == MASK else repr(value)
+        shown = MASK if value == MASK else "missing" if value is None else repr(value)
         super().__init__(f"{path} is {shown}; it should be {expected}")
 
     @classmethod
