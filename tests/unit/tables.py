@@ -9,6 +9,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from saltext.lvs.model import (
     MAX_PERSISTENCE_SECONDS,
+    MAX_THRESHOLD,
     MAX_WEIGHT,
     Forward,
     Protocol,
@@ -114,7 +115,7 @@ def real_servers(draw: st.DrawFn, of: VirtualServerKey) -> tuple[RealServer, ...
         forward = draw(st.sampled_from(FORWARDS))
         # ipvsadm and keepalived keep the port where the packet keeps it.
         port = of.port if forward is not Forward.MASQ else draw(st.sampled_from([of.port, 8080]))
-        upper = draw(st.integers(0, 0xFFFFFFFF))
+        upper = draw(st.integers(0, MAX_THRESHOLD))
         server = RealServer(
             RealServerKey(ipaddress.ip_address(base) + number, port),
             forward,

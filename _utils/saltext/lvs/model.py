@@ -24,6 +24,8 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 # ipvsadm(8), option -w: "The valid values of weight are 0 through to 65535".
 MAX_WEIGHT = 65535
+# The kernel counts connections in an int, and answers EINVAL to a threshold beyond it.
+MAX_THRESHOLD = 2**31 - 1
 # ipvsadm(8), option -p: persistence is limited to 31 days; keepalived.conf(5) has the same limit.
 MAX_PERSISTENCE_SECONDS = 31 * 24 * 3600
 # RFC 3768 section 5.3.4: 255 belongs to the router that owns the address, which a director never does.
@@ -180,7 +182,8 @@ class RealServer:
         Its share of new connections, 0 to 65535; 0 takes no new ones and keeps those it has.
 
     upper_threshold, lower_threshold
-        Number of connections at which IPVS stops sending new ones, and starts again; 0 is no limit.
+        Number of connections at which IPVS stops sending new ones, and starts again; 0 is no limit, 2,147,483,647 the
+        largest one.
     """
 
     key: RealServerKey
@@ -1006,6 +1009,7 @@ def _misplaced_passwords(cluster: Cluster, passwords: Mapping[str, str]) -> Iter
 
 
 __all__ = [
+    "MAX_THRESHOLD",
     "MAX_WEIGHT",
     "REQUIRED",
     "Address",
