@@ -1,0 +1,145 @@
+"""The lvs module and the formula's SLS under Salt's own compilers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.functional.conftest import MinionMaker, example
+
+
+@pytest.mark.parametrize(
+    ("minion_id", "environment", "roles"),
+    [
+        ("lb1", "production", ["director"]),
+        ("rs2", "production", ["realserver"]),
+        ("kvm1", "production", ["hypervisor"]),
+        ("staging-lb1", "staging", ["director"]),
+        ("elsewhere", "production", []),
+    ],
+)
+def test_a_minion_knows_its_roles(
+    minion: MinionMaker, minion_id: str, environment: str, roles: list[str]
+) -> None:
+    assert minion(minion_id, example(environment)).call("lvs.roles") == roles
+
+
+def test_a_right_pillar_is_valid(minion: MinionMaker) -> None:
+    assert minion("lb1").call("lvs.validate") == {
+        "valid": True,
+        "problems": [],
+        "warnings": [],
+        "cluster": "prod",
+        "roles": ["director"],
+    }
+
+
+def test_the_view_for_the_sls_holds_no_password(minion: MinionMaker) -> None:
+    view = minion("lb1").call("lvs.view")
+    assert view["roles"] == ["director"]
+    assert "MY_PASS" not in str(view)
+
+
+SLS = {
+    "a director gets its table before keepalived": (
+        "lb1",
+        [
+            "lvs-pyroute2",
+            "lvs-minion-config",
+            "lvs-director-packages",
+            "lvs-director-modules",
+            "lvs-ipvs-table",
+            "lvs-keepalived-config",
+            "lvs-keepalived-service",
+        ],
+    ),
+    "a real server is made quiet before it gets the VIP": (
+        "rs1",
+        [
+            "lvs-pyroute2",
+            "lvs-minion-config",
+            "net.ipv4.conf.all.arp_ignore",
+            "net.ipv4.conf.all.arp_announce",
+            "lvs-dummy-module",
+            "lvs-vip-interface",
+        ],
+    ),
+    "a stranger is told so": ("elsewhere", ["lvs-no-part"]),
+}
+
+
+def low_ids(minion: Any) -> list[str]:
+    """The ids of the formula's states in the order in which they would run."""
+    chunks = minion.call("state.show_low_sls", "lvs")
+    assert isinstance(chunks[0], dict), chunks
+    ordered = sorted(chunks, key=lambda chunk: chunk["order"])
+    ids = list(dict.fromkeys(chunk["__id__"] for chunk in ordered))
+    return [state_id for state_id in ids if state_id != "lvs-minion-restart"]
+
+
+@pytest.mark.parametrize(("minion_id", "ids"), SLS.values(), ids=SLS.keys())
+def test_the_formula_chooses_by_role(minion: MinionMaker, minion_id: str, ids: list[str]) -> None:
+    assert low_ids(minion(minion_id)) == ids
+
+
+def test_the_minion_is_restarted_after_everything_else(minion: MinionMaker) -> None:
+    chunks = minion("rs1").call("state.show_low_sls", "lvs")
+    assert max(chunks, key=lambda chunk: chunk["order"])["__id__"] == "lvs-minion-restart"
+
+
+def test_a_wrong_pillar_changes_nothing_and_says_what_is_wrong(minion: MinionMaker) -> None:
+    pillar = example("production")
+    pillar["lvs"]["virtual_servers"]["web"]["port"] = 70000
+    pillar["lvs"]["directors"]["lb1"]["priority"] = 0
+    answer = minion("lb1", pillar).call("state.apply", "lvs")
+    assert [(state["result"], state["changes"], state["comment"]) for state in answer.values()] == [
+        (
+            False,
+            {},
+            "lvs:directors:lb1:priority is 0; it should be a whole number from 1 to 254",
+        ),
+        (
+            False,
+            {},
+            "lvs:virtual_servers:web:port is 70000; it should be a whole number from 1 to 65535",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("sls", ["lvs.minion", "lvs.director", "lvs.realserver", "lvs.hypervisor"])
+def test_no_part_of_the_formula_works_with_a_wrong_pillar(minion: MinionMaker, sls: str) -> None:
+    pillar = example("production")
+    pillar["lvs"]["virtual_servers"]["web"]["port"] = 70000
+    answer = minion("lb1", pillar).call("state.apply", sls)
+    assert [state["result"] for state in answer.values()] == [False]
+
+
+def test_a_virtualization_host_gets_the_guides_settings_and_those_of_its_interfaces(
+    minion: MinionMaker,
+) -> None:
+    chunks = minion("kvm1").call("state.show_low_sls", "lvs")
+    settings = {
+        chunk["name"]: chunk["value"] for chunk in chunks if chunk["state"] == "sysctl"
+    }
+    assert settings == {
+        "net.ipv4.ip_forward": 1,
+        "net.ipv4.conf.all.rp_filter": 1,
+        "net.ipv4.icmp_echo_ignore_broadcasts": 1,
+        "net.ipv4.conf.default.proxy_arp": 1,
+        "net.ipv4.conf.all.promote_secondaries": 1,
+        "net.ipv4.conf.all.arp_ignore": 1,
+        "net.ipv4.conf.all.arp_announce": 2,
+        "net.ipv4.conf.virbr0.arp_ignore": 1,
+        "net.ipv4.conf.virbr0.arp_announce": 2,
+        "net.ipv4.conf.eth1.arp_announce": 0,
+    }
+
+
+def test_a_minion_that_is_no_service_is_not_restarted(minion: MinionMaker) -> None:
+    answer = minion("lb1").call("lvs.restart_minion", "no-such-service")
+    assert answer == "no-such-service does not run as a service here; nothing is restarted"
+
+
+def test_the_own_python_is_looked_at_for_pyroute2(minion: MinionMaker) -> None:
+    assert minion("lb1").call("lvs.has_pyroute2") is True
