@@ -1,0 +1,423 @@
+"""Dummy interfaces and the VIPs on them: plan what to change, and change it through pyroute2.
+
+:func:`plan` is a pure function; test mode, apply and the reported changes all use its operations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from saltext.lvs.errors import InvalidConfig, KernelError, LvsError, NotAvailable
+from saltext.lvs.model import Address, Cluster, Interface
+from saltext.lvs.reading import INTERFACE, as_address
+from saltext.lvs.rtnetlink import MARK, HeldAddress, Link
+
+T = TypeVar("T")
+
+KIND = "dummy"
+# linux/if_addr.h: no route to the prefix, and no wait for duplicate address detection (IPv6), which
+# would find the director's.
+IFA_F_NODAD = 0x02
+IFA_F_NOPREFIXROUTE = 0x200
+ATTEMPTS = 3
+
+NO_PYROUTE2 = (
+    "pyroute2 is missing from Salt's Python: install it with `salt-pip install pyroute2` (onedir) "
+    "or `salt-call --local pip.install pyroute2`"
+)
+
+
+class NotOurs(LvsError):
+    """What stands there is not ours to change."""
+
+
+# -------------------------------------------------------------------------------------------------
+# Plan
+
+
+class Action(enum.Enum):
+    """The five things that can be done; the values are words for comments."""
+
+    CREATE = "create"
+    SET = "bring up, without ARP,"
+    ADD = "add"
+    REMOVE = "remove"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation on a dummy interface.
+
+    address
+        The address that comes or goes; ``None`` where the interface itself is meant.
+
+    was
+        The state of the interface before it was set or deleted, in words.
+    """
+
+    action: Action
+    interface: str
+    address: Interface | None = None
+    was: str | None = None
+
+    def __str__(self) -> str:
+        if self.address is None:
+            return f"{self.action.value} dummy interface {self.interface}"
+        to_or_from = "to" if self.action is Action.ADD else "from"
+        return f"{self.action.value} {self.address} {to_or_from} {self.interface}"
+
+
+def plan(name: str, current: Link | None, wanted: Sequence[Interface]) -> tuple[Op, ...]:
+    """Return the operations that make an interface hold the wanted VIPs.
+
+    It is brought up, without ARP. Of other addresses those that bear our mark go, and a wanted VIP
+    with another prefix; what somebody else put there stays. New addresses come before old ones go.
+    Applying the result and planning again gives nothing.
+
+    name, current
+        The interface and what it is now; ``None`` if there is none.
+
+    wanted
+        The VIPs, each with a full prefix (:func:`as_vips`).
+
+    Raises :class:`NotOurs` if the interface is there but is no dummy interface.
+    """
+    if current is None:
+        return Op(Action.CREATE, name), *(Op(Action.ADD, name, vip) for vip in wanted)
+    _expect_dummy(current)
+    unwanted = [held.address for held in current.addresses if _goes(held, wanted)]
+    # The kernel takes an IPv6 address only once to an interface, whatever its prefix.
+    first = [address for address in unwanted if address.version == 6 and _names(wanted, address)]
+    return (
+        *_setting(current),
+        *(Op(Action.REMOVE, name, address) for address in first),
+        *(Op(Action.ADD, name, vip) for vip in wanted if not current.holds(vip)),
+        *(Op(Action.REMOVE, name, address) for address in unwanted if address not in first),
+    )
+
+
+def plan_absent(current: Link | None, ours: Collection[Interface], force: bool) -> tuple[Op, ...]:
+    """Return the operations that take a dummy interface away.
+
+    ours
+        Addresses that may go although they do not bear our mark: the VIPs that the pillar names.
+
+    force
+        Let all addresses go, whoever put them there.
+
+    Raises :class:`NotOurs` if it is no dummy interface, or holds somebody else's addresses.
+    """
+    if current is None:
+        return ()
+    _expect_dummy(current)
+    others = [address for address in foreign(current, ours) if not force]
+    if others:
+        raise NotOurs(
+            f"{current.name} holds {listed(others)}, which saltext-lvs did not put there: "
+            "remove that first, or use force=True"
+        )
+    return (
+        *(
+            Op(Action.REMOVE, current.name, held.address)
+            for held in current.addresses
+            if not held.by_kernel
+        ),
+        Op(Action.DELETE, current.name, was=state(current)),
+    )
+
+
+def foreign(link: Link, wanted: Collection[Interface]) -> tuple[Interface, ...]:
+    """The addresses of an interface that are neither wanted nor ours nor the kernel's own."""
+    return tuple(
+        held.address
+        for held in link.addresses
+        if not (held.ours or held.by_kernel or _names(wanted, held.address))
+    )
+
+
+def lacking(link: Link | None, wanted: Iterable[Interface]) -> tuple[Interface, ...]:
+    """The wanted VIPs that an interface does not hold.
+
+    Whether it is up plays no part: an IPv4 VIP works on one that is down, an IPv6 one is not there.
+    """
+    return tuple(vip for vip in wanted if link is None or not link.holds(vip))
+
+
+def state(link: Link) -> str:
+    """Whether an interface is up, in words."""
+    return ("up" if link.up else "down") + (", with ARP" if link.arp else "")
+
+
+def changes(ops: Iterable[Op]) -> dict[str, dict[str, str | None]]:
+    """The operations as Salt reports changes.
+
+    An ``old`` and a ``new`` for the interface's state and for each address's holder; ``None`` is
+    "not there".
+    """
+    found: dict[str, dict[str, str | None]] = {}
+    for op in ops:
+        if op.action is Action.ADD:
+            found[str(op.address)] = {"old": None, "new": op.interface}
+        elif op.action is Action.REMOVE:
+            found[str(op.address)] = {"old": op.interface, "new": None}
+        else:
+            new = None if op.action is Action.DELETE else "up"
+            found[op.interface] = {"old": op.was, "new": new}
+    return found
+
+
+def _expect_dummy(link: Link) -> None:
+    if link.kind != KIND:
+        kind = f"a {link.kind}" if link.kind else "a physical"
+        raise NotOurs(f"{link.name} is there already and is {kind} interface, not a dummy one")
+
+
+def _setting(current: Link) -> list[Op]:
+    if current.up and not current.arp:
+        return []
+    return [Op(Action.SET, current.name, was=state(current))]
+
+
+def _goes(held: HeldAddress, wanted: Collection[Interface]) -> bool:
+    if held.address in wanted:
+        return False
+    return held.ours or _names(wanted, held.address)
+
+
+def _names(wanted: Iterable[Interface], address: Interface) -> bool:
+    """Whether an address is among the wanted ones, be it with another prefix."""
+    return any(vip.ip == address.ip for vip in wanted)
+
+
+def listed(addresses: Iterable[Interface]) -> str:
+    return ", ".join(map(str, addresses))
+
+
+# -------------------------------------------------------------------------------------------------
+# What should be
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What a real server must hold.
+
+    cluster
+        The cluster's name.
+
+    interface
+        The dummy interface that holds the VIPs.
+
+    vips
+        The VIPs; none on a machine that is no real server.
+
+    address
+        The real server's own address, where clients and directors are; ``None`` if not known.
+    """
+
+    cluster: str
+    interface: str
+    vips: tuple[Interface, ...]
+    address: Address | None = None
+
+
+def duty_of(cluster: Cluster, minion_id: str) -> Duty:
+    """What the pillar asks of a minion."""
+    real_server = cluster.real_servers.get(minion_id)
+    return Duty(
+        cluster=cluster.name,
+        interface=cluster.vip_interface,
+        vips=cluster.vips_of(minion_id),
+        address=real_server.address if real_server else None,
+    )
+
+
+def as_interface(value: Any, path: str = "interface") -> str:
+    """The name of a network interface."""
+    if isinstance(value, str) and INTERFACE.fullmatch(value):
+        return value
+    raise InvalidConfig(path, value, "the name of a network interface (15 characters at most)")
+
+
+def as_vips(values: Any, path: str = "addresses") -> tuple[Interface, ...]:
+    """VIPs from their texts, with or without the full prefix; one text counts as a list of one.
+
+    Raises :class:`~saltext.lvs.errors.InvalidConfig` for what is no address, or has another prefix.
+    """
+    if isinstance(values, str):
+        values = [values]
+    if not isinstance(values, (list, tuple)):
+        raise InvalidConfig(path, values, "a list of addresses")
+    vips = (_as_vip(value, f"{path}:{index}") for index, value in enumerate(values))
+    return tuple(dict.fromkeys(vips))
+
+
+def _as_vip(value: Any, path: str) -> Interface:
+    text, _, prefix = value.partition("/") if isinstance(value, str) else (value, "", "")
+    address = as_address(text, path)
+    if (
+        address.is_unspecified
+        or address.is_multicast
+        or address.is_loopback
+        or address.is_link_local
+    ):
+        raise InvalidConfig(path, value, "an address that clients can reach")
+    if prefix not in ("", str(address.max_prefixlen)):
+        raise InvalidConfig(
+            path,
+            value,
+            f"{address}/{address.max_prefixlen}: any other prefix makes a route to its whole "
+            "network through the dummy interface, and once the real interface has been down for a "
+            "moment, all that this machine sends to its neighbours is lost there",
+        )
+    return ipaddress.ip_interface(address)
+
+
+# -------------------------------------------------------------------------------------------------
+# Act
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an apply did.
+
+    ops
+        The operations that were carried out.
+
+    left
+        Operations that are missing again: somebody else takes away what we put there.
+    """
+
+    ops: tuple[Op, ...]
+    left: tuple[Op, ...] = ()
+
+
+def apply(replan: Callable[[], tuple[Op, ...]]) -> Outcome:
+    """Plan, act, and read again, until nothing is left to do; three times at most.
+
+    replan
+        Reads the interface and plans: the kernel is asked each time what is still missing.
+
+    Raises :class:`~saltext.lvs.errors.NotAvailable` without pyroute2,
+    :class:`~saltext.lvs.errors.KernelError` for an operation that the kernel refuses. Those before
+    it have been carried out, and the next apply completes them.
+    """
+    done: list[Op] = []
+    ops = replan()
+    for _ in range(ATTEMPTS):
+        if not ops:
+            break
+        done += carry_out(ops)
+        ops = replan()
+    return Outcome(tuple(done), ops)
+
+
+def carry_out(ops: Sequence[Op]) -> list[Op]:
+    """Carry out operations in order and return those that changed something."""
+    route_class, refusal = _pyroute2()
+
+    def work() -> list[Op]:
+        # A new socket each time, closed where it was made: pyroute2's are bound to one thread and
+        # one process.
+        with route_class() as route:
+            return [op for op in ops if _carried_out(route, op, refusal)]
+
+    return off_loop(work) if ops else []
+
+
+# Answers that say "it is not what you read": another writer was there, so plan again.
+CONFLICTS = {
+    Action.CREATE: {errno.EEXIST},
+    Action.SET: {errno.ENODEV},
+    Action.ADD: {errno.EEXIST, errno.ENODEV},
+    Action.REMOVE: {errno.EADDRNOTAVAIL, errno.ENODEV},
+    Action.DELETE: {errno.ENODEV},
+}
+
+
+def _carried_out(route: Any, op: Op, refusal: type[Exception]) -> bool:
+    try:
+        _do(route, op)
+    except (refusal, OSError) as error:
+        number = getattr(error, "code", None) or getattr(error, "errno", None) or errno.EIO
+        if number not in CONFLICTS[op.action]:
+            raise KernelError(str(op), number, _hint(op, number)) from error
+        return False
+    return True
+
+
+def _do(route: Any, op: Op) -> None:
+    if op.action is Action.CREATE:
+        route.link("add", ifname=op.interface, kind=KIND, state="up", arp=False)
+        return
+    index = _index(op.interface)
+    if op.action is Action.SET:
+        route.link("set", index=index, state="up", arp=False)
+    elif op.action is Action.DELETE:
+        route.link("del", index=index)
+    elif op.action is Action.ADD:
+        route.addr("add", index=index, flags=_flags(op.address), proto=MARK, **_wire(op.address))
+    else:
+        route.addr("del", index=index, **_wire(op.address))
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError as error:  # without a number before Python 3.13
+        raise OSError(errno.ENODEV, f"there is no interface {interface}") from error
+
+
+def _wire(address: Interface | None) -> dict[str, Any]:
+    assert address is not None
+    return {"address": str(address.ip), "prefixlen": address.network.prefixlen}
+
+
+def _flags(address: Interface | None) -> int:
+    assert address is not None
+    return IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)
+
+
+def _hint(op: Op, number: int) -> str:
+    if number == errno.EPERM:
+        return "this needs root (CAP_NET_ADMIN)"
+    if op.action is Action.CREATE and number == errno.EOPNOTSUPP:
+        return "does the kernel have dummy interfaces? modprobe dummy"
+    without_ipv6 = number in (errno.EACCES, errno.EOPNOTSUPP)
+    if op.address is not None and op.address.version == 6 and without_ipv6:
+        return f"IPv6 is off: net.ipv6.conf.{op.interface}.disable_ipv6"
+    return ""
+
+
+def _pyroute2() -> tuple[Any, type[Exception]]:
+    """pyroute2's class for routes and links, and its error.
+
+    Imported only when something is to be done: that takes 0.1 s, and reading needs none of it.
+    """
+    try:
+        from pyroute2 import IPRoute  # type: ignore[import-untyped]
+        from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise NotAvailable(NO_PYROUTE2) from error
+    return IPRoute, NetlinkError
+
+
+def off_loop(work: Callable[[], T]) -> T:
+    """Do something that runs an event loop of its own; in a thread if this one runs a loop already.
+
+    pyroute2 refuses to work on a running loop, and the minion's runs beacons.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(work).result()

@@ -1,0 +1,286 @@
+"""Which interfaces and addresses the kernel has, read over a plain routing-netlink socket.
+
+It reads and never changes anything, needs no other package and no privilege, and takes a fraction
+of a millisecond: so a beacon may use it on the minion's own event loop. Names and numbers are those
+of ``linux/rtnetlink.h``, ``linux/if_link.h`` and ``linux/if_addr.h``.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from saltext.lvs.errors import KernelError
+from saltext.lvs.ipvs import (
+    ERROR,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    NLMSGHDR,
+    U32,
+    MalformedMessage,
+    attribute,
+    attributes,
+)
+from saltext.lvs.model import Address, Interface
+
+# linux/netlink.h
+NETLINK_ROUTE = 0
+NLM_F_DUMP_INTR = 0x10
+
+# linux/rtnetlink.h
+RTM_GETLINK = 18
+RTM_GETADDR = 22
+RTEXT_FILTER_SKIP_STATS = 0x8
+
+# linux/if_link.h, linux/if.h
+IFLA_IFNAME = 3
+IFLA_LINKINFO = 18
+IFLA_EXT_MASK = 29
+IFLA_INFO_KIND = 1
+IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
+IFF_NOARP = 0x80
+
+# linux/if_addr.h; in IFA_PROTO, 1 to 3 are addresses that the kernel itself has made.
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_PROTO = 11
+IFAPROT_UNSPEC = 0
+IFAPROT_KERNEL_LL = 3
+
+IFINFOMSG = struct.Struct("=BxHiII")
+IFADDRMSG = struct.Struct("=BBBBI")
+
+# What we write into IFA_PROTO (Linux 5.18 and later), as routing daemons mark their routes. The
+# kernel's own marks end at 3, and iproute2's list of names (etc/iproute2/rt_addrprotos) leaves this
+# one free.
+MARK = 99
+
+# The kernel answers within the system call that asks; this only bounds the unforeseen.
+TIMEOUT_SECONDS = 2
+RECEIVE_BYTES = 1 << 16
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAddress:
+    """An address that an interface holds.
+
+    mark
+        Who put it there (IFA_PROTO): :data:`MARK` for us; 0 for nobody who says so, and on kernels
+        that do not tell.
+    """
+
+    address: Interface
+    mark: int = IFAPROT_UNSPEC
+
+    @property
+    def ours(self) -> bool:
+        """Whether it bears our mark."""
+        return self.mark == MARK
+
+    @property
+    def by_kernel(self) -> bool:
+        """Whether the kernel made it itself, as it does link-local ones."""
+        return IFAPROT_UNSPEC < self.mark <= IFAPROT_KERNEL_LL or self.address.is_link_local
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface and what it holds.
+
+    kind
+        The kernel's word for a virtual interface (``dummy``, ``bridge``, ``veth``); empty for a
+        physical one.
+
+    up, arp
+        Whether it was set up, and whether ARP is on for it.
+    """
+
+    name: str
+    kind: str = "dummy"
+    up: bool = True
+    arp: bool = False
+    addresses: tuple[HeldAddress, ...] = ()
+    loopback: bool = False
+    index: int = field(default=0, compare=False)
+
+    def holds(self, address: Interface) -> bool:
+        """Whether it has exactly this address, prefix included."""
+        return any(held.address == address for held in self.addresses)
+
+
+def read(name: str) -> Link | None:
+    """Read one interface with its addresses; ``None`` if there is none of that name.
+
+    Raises :class:`~saltext.lvs.errors.KernelError` if the kernel does not answer.
+    """
+    link, _ = glance(name, None)
+    return link
+
+
+def glance(name: str, address: Address | None) -> tuple[Link | None, tuple[str, ...]]:
+    """Read one interface, and the names of the others that hold an address.
+
+    This is as little as a beacon's look needs: what other interfaces hold is not decoded.
+    """
+    packed = address.packed if address is not None else None
+    with _connected() as kernel:
+        link = _read_link(kernel, name)
+        raw = _read_addresses(kernel)
+    index = link.index if link is not None else 0
+    held = tuple(item.decoded() for item in raw if item.index == index)
+    holders = {item.index for item in raw if item.packed == packed and item.index != index}
+    return link and replace(link, addresses=held), tuple(_names(sorted(holders)))
+
+
+def read_all() -> tuple[Link, ...]:
+    """Read every interface with its addresses, in the kernel's order."""
+    with _connected() as kernel:
+        found = _ask(kernel, RTM_GETLINK, NLM_F_DUMP, _link_request())
+        raw = _read_addresses(kernel)
+    links = [_decode_link(data) for data in found]
+    return tuple(
+        replace(link, addresses=tuple(item.decoded() for item in raw if item.index == link.index))
+        for link in links
+    )
+
+
+def _names(indexes: Iterable[int]) -> Iterator[str]:
+    for index in indexes:
+        try:
+            yield socket.if_indextoname(index)
+        except OSError:  # it has just gone
+            continue
+
+
+# -------------------------------------------------------------------------------------------------
+# Ask
+
+
+def _connected() -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    kernel = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
+    kernel.settimeout(TIMEOUT_SECONDS)
+    return kernel
+
+
+def _read_link(kernel: socket.socket, name: str) -> Link | None:
+    request = _link_request() + attribute(IFLA_IFNAME, name.encode() + b"\0")
+    try:
+        for data in _ask(kernel, RTM_GETLINK, 0, request):
+            return _decode_link(data)
+    except KernelError as error:
+        if error.number != errno.ENODEV:
+            raise
+    return None
+
+
+def _link_request() -> bytes:
+    # Without its counters, an interface is a third as long.
+    quiet = attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
+    return IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + quiet
+
+
+def _read_addresses(kernel: socket.socket) -> list[_RawAddress]:
+    request = IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    found = (_raw_address(data) for data in _ask(kernel, RTM_GETADDR, NLM_F_DUMP, request))
+    return [item for item in found if item is not None]
+
+
+def _ask(kernel: socket.socket, kind: int, flags: int, request: bytes) -> list[bytes]:
+    """Send one request and return the payloads of all answers to it."""
+    try:
+        for _ in range(ATTEMPTS):
+            answers, whole = _ask_once(kernel, kind, flags, request)
+            if whole:
+                return answers
+    except OSError as error:
+        raise KernelError("read the network interfaces", error.errno or errno.EIO) from error
+    raise KernelError(
+        "read the network interfaces", errno.EINTR, f"they changed during each of {ATTEMPTS} reads"
+    )
+
+
+def _ask_once(
+    kernel: socket.socket, kind: int, flags: int, request: bytes
+) -> tuple[list[bytes], bool]:
+    """The answers, and whether nothing changed while the kernel gave them out."""
+    length = NLMSGHDR.size + len(request)
+    kernel.send(NLMSGHDR.pack(length, kind, NLM_F_REQUEST | flags, 1, 0) + request)
+    answers: list[bytes] = []
+    whole = True
+    while True:
+        for answer, answer_flags, payload in _messages(kernel.recv(RECEIVE_BYTES)):
+            whole = whole and not answer_flags & NLM_F_DUMP_INTR
+            if answer == NLMSG_DONE:
+                return answers, whole
+            if answer == NLMSG_ERROR:
+                number = -int(ERROR.unpack_from(payload)[0])
+                raise KernelError("read the network interfaces", number)
+            answers.append(payload)
+            if not flags & NLM_F_DUMP:
+                return answers, whole
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Split a datagram into netlink messages: type, flags, payload."""
+    position = 0
+    while position + NLMSGHDR.size <= len(data):
+        length, kind, flags, _, _ = NLMSGHDR.unpack_from(data, position)
+        if length < NLMSGHDR.size or position + length > len(data):
+            raise MalformedMessage(f"a netlink message of {length} bytes does not fit its datagram")
+        yield kind, flags, data[position + NLMSGHDR.size : position + length]
+        position += (length + 3) & ~3
+
+
+# -------------------------------------------------------------------------------------------------
+# Decode
+
+
+def _decode_link(data: bytes) -> Link:
+    _, _, index, flags, _ = IFINFOMSG.unpack_from(data)
+    found = dict(attributes(data[IFINFOMSG.size :]))
+    details = dict(attributes(found.get(IFLA_LINKINFO, b"")))
+    return Link(
+        name=_text(found.get(IFLA_IFNAME, b"")),
+        kind=_text(details.get(IFLA_INFO_KIND, b"")),
+        up=bool(flags & IFF_UP),
+        arp=not flags & IFF_NOARP,
+        loopback=bool(flags & IFF_LOOPBACK),
+        index=index,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _RawAddress:
+    """An address before it is made a value: most are passed over."""
+
+    index: int
+    packed: bytes
+    prefix: int
+    mark: int
+
+    def decoded(self) -> HeldAddress:
+        return HeldAddress(ipaddress.ip_interface((self.packed, self.prefix)), self.mark)
+
+
+def _raw_address(data: bytes) -> _RawAddress | None:
+    """An address with its interface's number; ``None`` for another family than IPv4 and IPv6."""
+    family, prefix, _, _, index = IFADDRMSG.unpack_from(data)
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    found = dict(attributes(data[IFADDRMSG.size :]))
+    # On a point-to-point interface IFA_ADDRESS is the other end's.
+    packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]
+    return _RawAddress(index, packed, prefix, found.get(IFA_PROTO, b"\0")[0])
+
+
+def _text(data: bytes) -> str:
+    return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
