@@ -1,0 +1,89 @@
+"""What each watcher knew at its last look: one registry for the process, by beacon name.
+
+It lives as long as the library in memory: a refresh of the pillar or of the modules is no news.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from saltext.lvs import arp, events, links, losses, model, rtnetlink
+from saltext.lvs.links import Duty
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one watcher remembers.
+
+    pillar
+        The pillar's ``lvs`` that the duty was read from.
+
+    duty
+        What should be, from the last pillar that was right; ``None`` before there was one.
+    """
+
+    known: losses.Known = field(default_factory=losses.Known)
+    pillar: object = None
+    duty: Duty | None = None
+
+
+memories: dict[str, Memory] = {}
+
+
+def memory(beacon: str) -> Memory:
+    """What the watcher of a beacon remembers; nothing at first."""
+    return memories.setdefault(beacon, Memory())
+
+
+def brief(memory: Memory, pillar: Mapping[str, Any], minion_id: str) -> None:
+    """Learn from the pillar what should be; costs nothing while the pillar is the same object.
+
+    Raises :class:`~saltext.lvs.errors.InvalidConfig`, once for each pillar, and keeps to the last
+    one that was right.
+    """
+    described = pillar.get("lvs")
+    if described is None or described is memory.pillar:
+        return
+    memory.pillar = described
+    memory.duty = links.duty_of(model.from_pillar(pillar), minion_id)
+
+
+def look(memory: Memory, minion_id: str, repeat: float) -> list[dict[str, Any]]:
+    """Look once at a real server's VIPs and return the events that follow.
+
+    repeat
+        Seconds between two tellings of the whole state.
+    """
+    duty = memory.duty
+    if duty is None or not duty.vips:
+        return []
+    sight, at = see(duty), round(time.time(), 3)
+    step = losses.step(memory.known, sight, at, time.monotonic(), repeat)
+    memory.known = step.known
+    told: list[dict[str, Any]] = []
+    if step.changes:
+        changes = list(step.changes)
+        told.append(events.event("change", minion_id, duty.cluster, at, changes=changes))
+    if step.whole:
+        whole = losses.whole_state(step.known, sight)
+        told.append(events.event("state", minion_id, duty.cluster, at, **whole))
+    return told
+
+
+def see(duty: Duty) -> losses.Sight:
+    """Read what one look needs: no more, because a beacon holds up the minion."""
+    link, ingress = rtnetlink.glance(duty.interface, duty.address)
+    if not ingress:
+        ingress = arp.ingress(rtnetlink.read_all(), None)
+    values = arp.read(ingress)
+    faulty = {str(setting) for fault in arp.faults(values) for setting in fault.blamed}
+    lacking = links.lacking(link, duty.vips)
+    return losses.Sight(
+        interface=duty.interface,
+        vips={str(vip.ip): vip not in lacking for vip in duty.vips},
+        settings={str(setting): value for setting, value in values.items()},
+        faulty=frozenset(faulty),
+    )

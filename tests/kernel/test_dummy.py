@@ -1,0 +1,504 @@
+"""VIPs on a dummy interface of a real kernel: put there, lost, seen, put back."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from saltext.lvs import arp, links, locking, realserver, rtnetlink, watch
+from saltext.lvs.errors import KernelError
+from saltext.lvs.links import Duty, NotOurs
+from saltext.lvs.rtnetlink import MARK, HeldAddress, Link
+
+pytestmark = pytest.mark.usefixtures("netns")
+
+OWN = ipaddress.ip_address("10.10.10.41")
+VIP, VIP6 = links.as_vips(["10.10.10.10", "fd00::10"])
+DUTY = Duty("prod", "dummy0", (VIP,), OWN)
+BOTH = replace(DUTY, vips=(VIP, VIP6))
+CONF = "/proc/sys/net/ipv4/conf"
+
+
+def ip(command: str) -> None:
+    subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+
+
+def routes() -> str:
+    return subprocess.run(
+        ["ip", "route", "show", "dev", "dummy0"], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def addresses() -> list[str]:
+    """What iproute2 says that dummy0 holds."""
+    told = subprocess.run(
+        ["ip", "-json", "address", "show", "dummy0"], capture_output=True, text=True
+    )
+    if told.returncode:
+        return []
+    return [
+        f"{item['local']}/{item['prefixlen']}"
+        for item in json.loads(told.stdout)[0]["addr_info"]
+        if item["scope"] != "link"
+    ]
+
+
+def settings(interface: str, ignore: int, announce: int) -> None:
+    Path(f"{CONF}/{interface}/arp_ignore").write_text(str(ignore))
+    Path(f"{CONF}/{interface}/arp_announce").write_text(str(announce))
+
+
+def made(duty: Duty = DUTY, **options: Any) -> list[str]:
+    return [str(op) for op in realserver.present(duty, **options).ops]
+
+
+@pytest.fixture(autouse=True)
+def real_server(netns: object) -> None:
+    """A network card with the real server's own address, and ARP as it should be."""
+    ip("link add eth0 type veth peer name far")
+    ip("address add 10.10.10.41/24 dev eth0")
+    ip("link set eth0 up")
+    ip("link set far up")
+    settings("all", 1, 2)
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(realserver, "REPAIR", str(tmp_path / "repair"))
+    monkeypatch.setattr(realserver, "REPAIRED", str(tmp_path / "repaired"))
+
+
+# -------------------------------------------------------------------------------------------------
+# Present and absent
+
+
+def test_present_makes_it_so_and_a_second_time_does_nothing() -> None:
+    assert made(BOTH) == [
+        "create dummy interface dummy0",
+        "add 10.10.10.10/32 to dummy0",
+        "add fd00::10/128 to dummy0",
+    ]
+    assert made(BOTH) == []
+    link = rtnetlink.read("dummy0")
+    assert link is not None
+    ours = tuple(held for held in link.addresses if not held.by_kernel)
+    assert replace(link, addresses=ours) == Link(
+        "dummy0", "dummy", True, False, (HeldAddress(VIP, MARK), HeldAddress(VIP6, MARK))
+    )
+    assert addresses() == ["10.10.10.10/32", "fd00::10/128"]
+    assert routes() == ""
+
+
+def test_an_ipv6_vip_works_at_once() -> None:
+    made(BOTH)
+    told = Path("/proc/net/if_inet6").read_text()
+    # Permanent, and neither tentative nor failed in the search for duplicates (linux/if_addr.h).
+    assert [line.split()[4] for line in told.splitlines() if line.startswith("fd00")] == ["82"]
+
+
+def test_an_interface_that_autoloading_has_made_is_taken_as_it_is() -> None:
+    ip("link add dummy0 type dummy")
+    assert made() == [
+        "bring up, without ARP, dummy interface dummy0",
+        "add 10.10.10.10/32 to dummy0",
+    ]
+
+
+def test_a_race_for_the_interface_is_won_by_whoever_comes_first() -> None:
+    create = links.plan("dummy0", None, ())
+    assert links.carry_out(create) == list(create)
+    assert links.carry_out(create) == []
+
+
+@pytest.mark.parametrize("spoil", ["add", "remove", "delete"])
+def test_what_has_changed_since_the_plan_is_no_error(spoil: str) -> None:
+    made(BOTH)
+    adding = links.plan("dummy0", Link("dummy0"), (VIP,))
+    removing = links.plan_absent(rtnetlink.read("dummy0"), (), force=False)
+    if spoil == "add":
+        assert links.carry_out(adding) == []
+    elif spoil == "remove":
+        ip("address delete 10.10.10.10/32 dev dummy0")
+        assert [str(op) for op in links.carry_out(removing)] == [
+            "remove fd00::10/128 from dummy0",
+            "delete dummy interface dummy0",
+        ]
+    else:
+        ip("link delete dummy0")
+        assert links.carry_out([*adding, *removing]) == []
+
+
+def test_what_is_ours_and_no_longer_wanted_goes_and_what_is_foreign_stays() -> None:
+    made(BOTH)
+    ip("address add 192.0.2.7/32 dev dummy0")
+    other = replace(DUTY, vips=links.as_vips(["10.10.10.11"]))
+    assert made(other) == [
+        "add 10.10.10.11/32 to dummy0",
+        "remove 10.10.10.10/32 from dummy0",
+        "remove fd00::10/128 from dummy0",
+    ]
+    assert sorted(addresses()) == ["10.10.10.11/32", "192.0.2.7/32"]
+    link = rtnetlink.read("dummy0")
+    assert link is not None
+    assert [str(address) for address in links.foreign(link, other.vips)] == ["192.0.2.7/32"]
+
+
+def test_the_guides_prefix_is_mended_with_its_route() -> None:
+    ip("link add dummy0 type dummy")
+    ip("address add 10.10.10.10/24 dev dummy0")
+    ip("address add fd00::10/64 dev dummy0")
+    ip("link set dummy0 up")
+    assert "10.10.10.0/24" in routes()
+    made(BOTH)
+    assert addresses() == ["10.10.10.10/32", "fd00::10/128"]
+    assert routes() == ""
+
+
+def test_an_interface_of_another_kind_is_left_alone() -> None:
+    duty = replace(DUTY, interface="eth0")
+    before = rtnetlink.read("eth0")
+    for act in (realserver.present, realserver.absent):
+        with pytest.raises(NotOurs) as caught:
+            act(duty)
+        assert str(caught.value) == "eth0 is there already and is a veth interface, not a dummy one"
+    assert rtnetlink.read("eth0") == before
+
+
+def test_absent_takes_it_away_and_a_second_time_does_nothing() -> None:
+    made(BOTH)
+    outcome = realserver.absent(DUTY)
+    assert [str(op) for op in outcome.ops] == [
+        "remove 10.10.10.10/32 from dummy0",
+        "remove fd00::10/128 from dummy0",
+        "delete dummy interface dummy0",
+    ]
+    assert realserver.absent(DUTY) == links.Outcome(())
+    assert rtnetlink.read("dummy0") is None
+
+
+def test_absent_leaves_an_interface_that_others_use() -> None:
+    made()
+    ip("address add 192.0.2.7/32 dev dummy0")
+    with pytest.raises(NotOurs):
+        realserver.absent(DUTY)
+    assert addresses() == ["10.10.10.10/32", "192.0.2.7/32"]
+    realserver.absent(DUTY, force=True)
+    assert rtnetlink.read("dummy0") is None
+
+
+def test_ipv6_that_is_off_is_said_in_words() -> None:
+    made()
+    Path("/proc/sys/net/ipv6/conf/dummy0/disable_ipv6").write_text("1")
+    with pytest.raises(KernelError) as caught:
+        made(BOTH)
+    assert (caught.value.number, str(caught.value)) == (
+        errno.EACCES,
+        "cannot add fd00::10/128 to dummy0: Permission denied (EACCES); "
+        "IPv6 is off: net.ipv6.conf.dummy0.disable_ipv6",
+    )
+
+
+def test_an_error_half_way_leaves_what_the_next_apply_completes() -> None:
+    made()
+    off = Path("/proc/sys/net/ipv6/conf/dummy0/disable_ipv6")
+    off.write_text("1")
+    more = replace(DUTY, vips=links.as_vips(["10.10.10.10", "10.10.10.11", "fd00::10"]))
+    with pytest.raises(KernelError):
+        made(more)
+    assert addresses() == ["10.10.10.10/32", "10.10.10.11/32"]
+    off.write_text("0")
+    assert made(more) == ["add fd00::10/128 to dummy0"]
+
+
+def test_it_works_while_an_event_loop_runs() -> None:
+    async def on_the_loop() -> list[str]:
+        return made()
+
+    threads = threading.active_count()
+    assert asyncio.run(on_the_loop()) == [
+        "create dummy interface dummy0",
+        "add 10.10.10.10/32 to dummy0",
+    ]
+    assert addresses() == ["10.10.10.10/32"]
+    assert threading.active_count() == threads
+
+
+def test_no_descriptor_is_left_open() -> None:
+    made()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        realserver.absent(DUTY)
+        made()
+        watch.see(DUTY)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -------------------------------------------------------------------------------------------------
+# ARP
+
+
+NOISY = {
+    "nothing is set": [("all", 0, 0)],
+    "only the answers are off": [("all", 1, 0)],
+    "only the dummy interface is quiet": [("all", 0, 0), ("default", 1, 2)],
+    "the card's own value is larger": [("all", 1, 2), ("eth0", 3, 0)],
+}
+
+
+@pytest.mark.parametrize("values", NOISY.values(), ids=NOISY.keys())
+def test_no_vip_comes_while_it_would_be_heard(values: list[tuple[str, int, int]]) -> None:
+    for interface, ignore, announce in values:
+        settings(interface, ignore, announce)
+    with pytest.raises(arp.Noisy):
+        made()
+    assert rtnetlink.read("dummy0") is None
+    assert made(check_arp=False) != []
+
+
+def test_it_is_enough_that_the_card_is_quiet() -> None:
+    settings("all", 0, 0)
+    settings("eth0", 1, 2)
+    ip("link add eth1 type veth peer name far1")
+    assert made() != []
+
+
+def test_an_ipv6_vip_asks_for_no_setting() -> None:
+    settings("all", 0, 0)
+    assert made(replace(DUTY, vips=(VIP6,))) != []
+
+
+# -------------------------------------------------------------------------------------------------
+# Seen
+
+
+@pytest.fixture
+def memory() -> watch.Memory:
+    return watch.Memory(duty=BOTH)
+
+
+def told(memory: watch.Memory) -> list[tuple[Any, ...]]:
+    """The changes of one look, in short."""
+    return [
+        (change.get("address") or change.get("sysctl"), change["was"], change["now"])
+        for event in watch.look(memory, "rs1", repeat=3600)
+        if event["tag"] == "change"
+        for change in event["changes"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("harm", "lost"),
+    [
+        ("link delete dummy0", ["10.10.10.10", "fd00::10"]),
+        ("address delete 10.10.10.10/32 dev dummy0", ["10.10.10.10"]),
+        ("link set dummy0 down", ["fd00::10"]),
+    ],
+    ids=["deleted", "one VIP removed", "down: IPv4 still serves, IPv6 is gone"],
+)
+def test_a_loss_and_its_return_are_seen(harm: str, lost: list[str], memory: watch.Memory) -> None:
+    made(BOTH)
+    assert told(memory) == []
+    ip(harm)
+    assert told(memory) == [(address, "held", "lost") for address in lost]
+    assert told(memory) == []
+    made(BOTH)
+    assert told(memory) == [(address, "lost", "restored") for address in lost]
+
+
+def test_a_vip_with_another_prefix_is_not_held(memory: watch.Memory) -> None:
+    made(BOTH)
+    told(memory)
+    ip("address add 10.10.10.10/24 dev dummy0")
+    ip("address delete 10.10.10.10/32 dev dummy0")
+    assert told(memory) == [("10.10.10.10", "held", "lost")]
+
+
+def test_what_lacks_at_the_first_look_is_news(memory: watch.Memory) -> None:
+    assert told(memory) == [("10.10.10.10", None, "lost"), ("fd00::10", None, "lost")]
+
+
+def test_settings_that_are_changed_back_are_seen(memory: watch.Memory) -> None:
+    made(BOTH)
+    told(memory)
+    settings("all", 0, 2)
+    assert told(memory) == [("net.ipv4.conf.all.arp_ignore", 1, 0)]
+    settings("eth0", 1, 0)
+    assert told(memory) == [("net.ipv4.conf.eth0.arp_ignore", 0, 1)]
+
+
+def test_the_events_tell_the_whole_truth(memory: watch.Memory) -> None:
+    made(BOTH)
+    ip("address delete 10.10.10.10/32 dev dummy0")
+    change, state = watch.look(memory, "rs1", repeat=3600)
+    since = change["changes"][0]["since"]
+    envelope = {key: change[key] for key in ("id", "cluster", "boot_id", "at")}
+    assert (change["id"], change["cluster"], since) == ("rs1", "prod", change["at"])
+    assert change == {
+        **envelope,
+        "tag": "change",
+        "seq": change["seq"],
+        "changes": [
+            {
+                "interface": "dummy0",
+                "address": "10.10.10.10",
+                "was": None,
+                "now": "lost",
+                "since": since,
+                "count": 1,
+                "repaired": False,
+            }
+        ],
+    }
+    assert state == {
+        **envelope,
+        "tag": "state",
+        "seq": change["seq"] + 1,
+        "interface": "dummy0",
+        "vips": [
+            {"address": "10.10.10.10", "now": "lost", "since": since, "count": 1},
+            {"address": "fd00::10", "now": "held", "since": None, "count": 0},
+        ],
+        "sysctls": {
+            "net.ipv4.conf.all.arp_ignore": 1,
+            "net.ipv4.conf.all.arp_announce": 2,
+            "net.ipv4.conf.eth0.arp_ignore": 0,
+            "net.ipv4.conf.eth0.arp_announce": 0,
+        },
+        "quiet": True,
+    }
+    assert json.loads(json.dumps([change, state])) == [change, state]
+
+
+def test_a_look_works_on_the_running_event_loop(memory: watch.Memory) -> None:
+    async def on_the_loop() -> list[tuple[Any, ...]]:
+        return told(memory)
+
+    assert asyncio.run(on_the_loop()) == [
+        ("10.10.10.10", None, "lost"),
+        ("fd00::10", None, "lost"),
+    ]
+
+
+# -------------------------------------------------------------------------------------------------
+# Put back
+
+
+def test_a_repair_puts_back_what_lacks() -> None:
+    made(BOTH)
+    ip("address delete 10.10.10.10/32 dev dummy0")
+    outcome = realserver.repair(BOTH)
+    assert outcome is not None
+    assert [str(op) for op in outcome.ops] == ["add 10.10.10.10/32 to dummy0"]
+    assert sorted(addresses()) == ["10.10.10.10/32", "fd00::10/128"]
+
+
+def test_a_repair_where_nothing_lacks_touches_nothing() -> None:
+    made()
+    settings("all", 0, 0)
+    assert realserver.repair(DUTY) == links.Outcome(())
+    assert Path(f"{CONF}/all/arp_ignore").read_text().strip() == "0"
+    assert not Path(realserver.REPAIRED).exists()
+
+
+def test_a_repair_sets_arp_right_before_the_vip_comes() -> None:
+    settings("all", 0, 0)
+    realserver.repair(DUTY)
+    assert [Path(f"{CONF}/all/{name}").read_text().strip() for name in arp.QUIET] == ["1", "2"]
+    assert addresses() == ["10.10.10.10/32"]
+
+
+def test_a_repair_does_not_add_a_vip_that_would_be_heard_all_the_same() -> None:
+    settings("eth0", 3, 0)
+    with pytest.raises(arp.Noisy):
+        realserver.repair(DUTY)
+    assert addresses() == []
+
+
+def test_two_repairs_are_a_while_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(realserver.time, "sleep", sleep)
+    for _ in range(2):
+        realserver.repair(DUTY)
+        ip("link delete dummy0")
+    assert rests[0] == 0.0
+    assert 0.0 < rests[1] <= realserver.SECONDS_BETWEEN_REPAIRS
+
+
+def test_a_repair_with_another_in_line_does_nothing() -> None:
+    with locking.exclusive(f"{realserver.REPAIR}.line"):
+        assert realserver.repair(DUTY) is None
+    assert addresses() == []
+
+
+# -------------------------------------------------------------------------------------------------
+# Read
+
+
+def test_reading_agrees_with_iproute2() -> None:
+    made(BOTH)
+    ip("link add br0 type bridge")
+    ip("address add 192.0.2.1 peer 192.0.2.2/32 dev br0")
+    told = json.loads(
+        subprocess.run(["ip", "-json", "-details", "address"], capture_output=True).stdout
+    )
+    expected = [
+        (
+            link["ifname"],
+            link.get("linkinfo", {}).get("info_kind", ""),
+            "UP" in link["flags"],
+            "NOARP" not in link["flags"],
+            [f"{item['local']}/{item['prefixlen']}" for item in link["addr_info"]],
+        )
+        for link in told
+    ]
+    found = [
+        (link.name, link.kind, link.up, link.arp, [str(held.address) for held in link.addresses])
+        for link in rtnetlink.read_all()
+    ]
+    assert found == expected
+
+
+def test_a_glance_finds_who_else_holds_an_address() -> None:
+    made()
+    assert rtnetlink.glance("dummy0", OWN) == (rtnetlink.read("dummy0"), ("eth0",))
+    assert rtnetlink.glance("dummy0", VIP.ip) == (rtnetlink.read("dummy0"), ())
+    assert rtnetlink.glance("nothing", OWN) == (None, ("eth0",))
+
+
+def test_a_read_that_a_change_has_interrupted_is_done_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # More than fits one datagram, so that something can happen between two.
+    subprocess.run(
+        ["ip", "-batch", "-"],
+        input="".join(f"address add 10.1.{n >> 8}.{n & 255}/32 dev eth0\n" for n in range(2000)),
+        text=True,
+        check=True,
+    )
+    split = rtnetlink._messages
+    datagrams: list[int] = []
+
+    def interrupted(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+        datagrams.append(len(data))
+        if len(datagrams) == 2:  # the first one tells of the interface
+            ip("address add 192.0.2.7/32 dev lo")
+        return split(data)
+
+    monkeypatch.setattr(rtnetlink, "_messages", interrupted)
+    loopback, holders = rtnetlink.glance("lo", OWN)
+    assert loopback is not None and loopback.holds(ipaddress.ip_interface("192.0.2.7/32"))
+    assert holders == ("eth0",)

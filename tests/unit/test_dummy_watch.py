@@ -1,0 +1,144 @@
+"""The envelope of events, the turns of repairs, and what a watcher keeps between two looks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from saltext.lvs import events, links, locking, realserver, watch
+from saltext.lvs.errors import InvalidConfig
+
+PILLAR = {
+    "lvs": {
+        "name": "prod",
+        "directors": {"lb1": {}},
+        "real_servers": {"rs1": {"address": "10.10.10.41"}},
+        "virtual_servers": {
+            "web": {"address": "10.10.10.10", "port": 80, "real_servers": {"rs1": {}}}
+        },
+    }
+}
+
+
+def test_an_event_is_known_by_who_tells_it_the_boot_and_its_number() -> None:
+    first = events.event("change", "rs1", "prod", 1795350411.543, changes=[])
+    second = events.event("state", "rs1", "prod", 1795350412.0, quiet=True)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert first == {
+        "tag": "change",
+        "id": "rs1",
+        "cluster": "prod",
+        "boot_id": boot,
+        "seq": second["seq"] - 1,
+        "at": 1795350411.543,
+        "changes": [],
+    }
+
+
+def test_numbers_go_on_above_those_of_an_earlier_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_numbers", None)
+    earlier = [events.next_number() for _ in range(3)]
+    # A minion takes far longer than this to start anew.
+    threading.Event().wait(0.01)
+    monkeypatch.setattr(events, "_numbers", None)
+    later = [events.next_number() for _ in range(3)]
+    assert [*earlier, *later] == sorted({*earlier, *later})
+
+
+def test_a_watcher_learns_its_duty_from_the_pillar() -> None:
+    memory = watch.Memory()
+    watch.brief(memory, PILLAR, "rs1")
+    assert memory.duty is not None
+    assert memory.duty.cluster == "prod"
+    assert memory.duty.interface == "dummy0"
+    assert memory.duty.vips == links.as_vips(["10.10.10.10"])
+    assert str(memory.duty.address) == "10.10.10.41"
+
+
+def test_a_wrong_pillar_is_told_once_and_the_last_right_one_kept_to() -> None:
+    memory = watch.Memory()
+    watch.brief(memory, PILLAR, "rs1")
+    right = memory.duty
+    wrong = {"lvs": {"vip_interface": "an interface with spaces"}}
+    with pytest.raises(InvalidConfig):
+        watch.brief(memory, wrong, "rs1")
+    watch.brief(memory, wrong, "rs1")
+    watch.brief(memory, {}, "rs1")
+    assert memory.duty == right
+
+
+def test_who_must_hold_no_vip_has_nothing_to_tell() -> None:
+    memory = watch.Memory()
+    assert watch.look(memory, "lb1", repeat=30) == []
+    watch.brief(memory, PILLAR, "lb1")
+    assert watch.look(memory, "lb1", repeat=30) == []
+
+
+def test_one_is_at_work_one_in_line_and_the_next_goes_home(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    at_work, go_on = threading.Event(), threading.Event()
+    turns: list[bool] = []
+
+    def work() -> None:
+        with locking.turn(path) as ours:
+            turns.append(ours)
+            if ours:
+                at_work.set()
+                go_on.wait(10)
+
+    first = threading.Thread(target=work)
+    first.start()
+    assert at_work.wait(10)
+    second = threading.Thread(target=work)
+    second.start()
+    while _is_free(f"{path}.line"):
+        threading.Event().wait(0.001)
+    with locking.turn(path) as third:
+        assert third is False
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    assert turns == [True, True]
+
+
+def _is_free(path: str) -> bool:
+    with locking.exclusive(path, wait=False) as got:
+        return got
+
+
+def test_a_lock_that_a_fork_has_inherited_is_free_when_it_is_given_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with locking.exclusive(path):
+        child = os.fork()
+        if not child:
+            threading.Event().wait(30)
+            os._exit(0)
+        assert not _is_free(path)
+    try:
+        assert _is_free(path)
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize(
+    ("age", "rest"),
+    [(None, 0.0), (10.0, 0.0), (1.0, 2.0), (0.0, 3.0), (-3600.0, 3.0)],
+    ids=[
+        "there was none",
+        "it was long ago",
+        "it was a moment ago",
+        "it was just now",
+        "the clock was set back",
+    ],
+)
+def test_a_repair_waits_until_the_last_one_is_a_while_ago(
+    age: float | None, rest: float, tmp_path: Path
+) -> None:
+    stamp = tmp_path / "repaired"
+    if age is not None:
+        stamp.touch()
+        os.utime(stamp, (0, 1_000_000.0 - age))
+    assert realserver.rest(str(stamp), 1_000_000.0) == rest
