@@ -382,7 +382,44 @@ WRONG = {
     "a password that keepalived would cut": (
         at("lvs_secrets:vrrp_instances:VirtIP_10:auth_pass", "NINECHARS"),
         "lvs_secrets:vrrp_instances:VirtIP_10:auth_pass is **********; it should be 1 to 8 "
-        "printable characters without space or double quote",
+        "printable characters without space or double quote, without ${, no backslash at "
+        "the end, and not a brace alone",
+    ),
+    "advertisements rarer than VRRP for IPv6 can say": (
+        both(
+            at("lvs:vrrp_instances:VirtIP6", {"interface": "eth0", "virtual_router_id": 11}),
+            at("lvs:vrrp_instances:VirtIP6:virtual_ipaddress", ["fd00::10"]),
+            at("lvs:vrrp_instances:VirtIP6:advert_int", 41),
+        ),
+        "lvs:vrrp_instances:VirtIP6:advert_int is 41; it should be at most 40 with IPv6, where VRRP "
+        "is version 3",
+    ),
+    "a virtual server for keepalived with nobody to serve": (
+        both(
+            at("lvs:virtual_servers:web:managed_by", "keepalived"),
+            at("lvs:virtual_servers:web:real_servers:rs1:weight", 0),
+            at("lvs:real_servers:rs2:enabled", False),
+        ),
+        "lvs:virtual_servers:web:real_servers is ['rs1', 'rs2']; it should be at least one that is "
+        "enabled and has a weight above 0: keepalived 2.2 does not keep a virtual server without",
+    ),
+    "more good checks than keepalived counts": (
+        both(
+            at("lvs:virtual_servers:web:managed_by", "keepalived"),
+            at("lvs:virtual_servers:web:check", {"rise": 2}),
+        ),
+        "lvs:virtual_servers:web:check:rise is 2; it should be 1 where keepalived keeps the virtual "
+        "server: it knows no other",
+    ),
+    "mail by keepalived to nobody": (
+        at("lvs:alerts", {"by": "keepalived"}),
+        "lvs:alerts:notification_email is missing; it should be a list of at least one mail address "
+        "for keepalived",
+    ),
+    "raw keywords that are no line": (
+        at("lvs:keepalived", {"extra": {"router_id": "a\nb"}}),
+        "lvs:keepalived:extra:router_id is 'a\\nb'; it should be one line of printable text, with "
+        '{ } # ! in "double quotes" only',
     ),
     "a password beside the settings": (
         at("lvs:vrrp_instances:VirtIP_10:auth_pass", "MY_PASS"),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from saltext.lvs import keywords
 from saltext.lvs.errors import MASK, InvalidConfig, WrongRole
 from saltext.lvs.reading import REQUIRED, Address, Section, as_address, as_name, plain
 
@@ -30,8 +31,12 @@ MAX_THRESHOLD = 2**31 - 1
 MAX_PERSISTENCE_SECONDS = 31 * 24 * 3600
 # RFC 3768 section 5.3.4: 255 belongs to the router that owns the address, which a director never does.
 MAX_PRIORITY = 254
-# RFC 3768 section 5.3.6: authentication data are eight bytes; keepalived cuts what is longer, with a warning.
-AUTH_PASS = r"[\x21\x23-\x7e]{1,8}"
+# RFC 5798 section 5.2.7: 12 bits of hundredths of a second.
+MAX_ADVERT_INT_IPV6 = 40
+# RFC 3768 section 5.3.6: authentication data are eight bytes; keepalived cuts what is longer, with a warning. Within
+# double quotes keepalived 2.2 reads any printable character but the quote itself, with three exceptions: "${" begins a
+# variable, a backslash at the end hides the closing quote, and a brace alone closes the block.
+AUTH_PASS = r"(?!.*\$\{)(?![{}]\Z)[\x21\x23-\x7e]{0,7}[\x21\x23-\x5b\x5d-\x7e]"
 
 
 class Protocol(enum.Enum):
@@ -541,8 +546,10 @@ def _warnings(cluster: Cluster, minion_id: str, has_secrets: bool) -> Iterable[s
         )
 
 
-# What is accepted and checked, but acted on only once health checking and alerts by Salt exist.
-_NOT_YET = ("on_failure", "min_in_service", "slow_start")
+def _not_yet(managed_by: ManagedBy) -> tuple[str, ...]:
+    """What is accepted and checked, but acted on only once health checking by Salt exists."""
+    limits = ("min_in_service", "slow_start")
+    return limits if managed_by is ManagedBy.KEEPALIVED else ("on_failure", *limits)
 
 
 class _Builder:
@@ -620,7 +627,10 @@ class _Builder:
         for name, value, path in top.named("vrrp_instances"):
             section = Section(value, path)
             found[name] = section.secret(
-                "auth_pass", AUTH_PASS, "1 to 8 printable characters without space or double quote"
+                "auth_pass",
+                AUTH_PASS,
+                "1 to 8 printable characters without space or double quote, without ${, no backslash at the "
+                "end, and not a brace alone",
             )
             section.finish()
         top.finish()
@@ -701,6 +711,12 @@ class _Builder:
             virtual_ipaddress=vips,
             auth_pass=self.passwords.get(name),
         )
+        if instance.family == 6 and instance.advert_int > MAX_ADVERT_INT_IPV6:
+            raise InvalidConfig(
+                section.at("advert_int"),
+                instance.advert_int,
+                f"at most {MAX_ADVERT_INT_IPV6} with IPv6, where VRRP is version 3",
+            )
         if section.has("auth_pass") or section.has("authentication"):
             raise InvalidConfig(
                 path,
@@ -744,7 +760,7 @@ class _Builder:
             slow_start=section.number("slow_start", 0, 3600, 0),
             real_servers=self._shares(section, address, port, forward),
         )
-        self.unused.extend(section.at(key) for key in _NOT_YET if section.has(key))
+        self.unused.extend(section.at(key) for key in _not_yet(managed_by) if section.has(key))
         section.finish()
         return config
 
@@ -763,6 +779,10 @@ class _Builder:
         section.finish()
         if managed_by is ManagedBy.SALT and parent.has("check"):
             self.unused.append(section.path)
+        if managed_by is ManagedBy.KEEPALIVED and check.rise > 1:
+            raise InvalidConfig(
+                section.at("rise"), check.rise, "1 where keepalived keeps the virtual server: it knows no other"
+            )
         if managed_by is ManagedBy.KEEPALIVED and CheckType.PATH in check.types:
             raise InvalidConfig(
                 section.at("types"), "path", "tcp where keepalived keeps the virtual server"
@@ -823,6 +843,10 @@ class _Builder:
             smtp_connect_timeout=section.integer("smtp_connect_timeout", 1, 3600, 30),
         )
         section.finish()
+        if alerts.by is AlertsBy.KEEPALIVED and not alerts.notification_email:
+            raise InvalidConfig(
+                section.at("notification_email"), None, "a list of at least one mail address for keepalived"
+            )
         if self.top.has("alerts") and alerts.by is AlertsBy.SALT:
             self.unused.append(section.path)
         return alerts
@@ -835,11 +859,10 @@ class _Builder:
             "a salt:// address or an absolute path of a Jinja2 template",
             "salt://lvs/files/keepalived.conf.jinja",
         )
-        extra = section.raw("extra", {})
-        if not isinstance(extra, Mapping):
-            raise InvalidConfig(section.at("extra"), extra, "a mapping of keywords")
+        extra = plain(section.raw("extra", {}))
+        keywords.lines(extra, section.at("extra"))
         section.finish()
-        return template, plain(extra)
+        return template, extra
 
 
 def _vip(value: Any, path: str) -> Interface:
@@ -984,6 +1007,13 @@ def _virtual_server_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
                 path, str(config.key), f"another protocol, address or port than those of {seen[config.key]}"
             )
         seen.setdefault(config.key, name)
+        if config.managed_by is ManagedBy.KEEPALIVED and not _has_weight(cluster, config):
+            yield InvalidConfig(
+                f"{path}:real_servers",
+                [share.name for share in config.real_servers],
+                "at least one that is enabled and has a weight above 0: keepalived 2.2 does not keep a virtual server "
+                "without",
+            )
         if cluster.vrrp_instances and config.address not in held:
             yield InvalidConfig(
                 f"{path}:address",
@@ -996,6 +1026,12 @@ def _virtual_server_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
                 str(config.address),
                 f"a VIP, not the own address of real server {own[config.address]}",
             )
+
+
+def _has_weight(cluster: Cluster, config: VirtualServerConfig) -> bool:
+    return any(
+        share.weight and cluster.real_servers[share.name].enabled for share in config.real_servers
+    )
 
 
 def _misplaced_passwords(cluster: Cluster, passwords: Mapping[str, str]) -> Iterable[InvalidConfig]:
