@@ -28,6 +28,6 @@ lvs-vip-interface:
     - name: {{ view.vip_interface }}
     - require:
       - kmod: lvs-dummy-module
-      - pip: lvs-pyroute2
+      - module: lvs-pyroute2
 
 {%- endif %}
