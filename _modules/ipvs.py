@@ -1,8 +1,8 @@
 """
 The kernel's IPVS table: read it, plan changes to it, make them.
 
-It speaks generic netlink with the kernel by itself; ``ipvsadm`` is not needed. What the table should hold comes from
-the pillar, key ``lvs`` (see ``docs/pillar.md``).
+It speaks generic netlink with the kernel by itself; ``ipvsadm`` is not needed. What the table
+should hold comes from the pillar, key ``lvs`` (see ``docs/pillar.md``).
 
 :depends: a kernel with IPVS (``modprobe ip_vs``), root
 """
@@ -31,10 +31,11 @@ def list_():
     """
     Return the IPVS table as the kernel holds it.
 
-    A mapping by virtual server (``tcp 10.10.10.10:80``, ``fwmark 7``) of its settings, times in seconds; its
-    ``real_servers``, a mapping by address and port, tell ``forward``, ``weight``, the thresholds (in connections; 0 is
-    none) and how many connections each carries: ``active_connections``, ``inactive_connections`` and
-    ``persistent_connections`` (clients that persistence keeps with it).
+    A mapping by virtual server (``tcp 10.10.10.10:80``, ``fwmark 7``) of its settings, times in
+    seconds; its ``real_servers``, a mapping by address and port, tell ``forward``, ``weight``, the
+    thresholds (in connections; 0 is none) and how many connections each carries:
+    ``active_connections``, ``inactive_connections`` and ``persistent_connections`` (clients that
+    persistence keeps with it).
 
     Raises CommandExecutionError where the kernel has no IPVS.
 
@@ -58,19 +59,23 @@ def list_():
 @_salt_errors
 def plan_(cluster=None, purge=None):
     """
-    Return what :py:func:`ipvs.apply <saltext.lvs.modules.ipvs.apply_>` would do now, and change nothing.
+    Return what :py:func:`ipvs.apply <saltext.lvs.modules.ipvs.apply_>` would do now, and change
+    nothing.
 
-    The answer has ``operations``, sentences in the order in which they would be carried out, and ``changes``, an
-    ``old`` and a ``new`` for each virtual server and real server. Both are empty when the table is as it should be.
-    ``loaded`` tells whether the kernel has IPVS loaded; where it has not, the table counts as empty.
+    The answer has ``operations``, sentences in the order in which they would be carried out, and
+    ``changes``, an ``old`` and a ``new`` for each virtual server and real server. Both are empty
+    when the table is as it should be. ``loaded`` tells whether the kernel has IPVS loaded; where it
+    has not, the table counts as empty.
 
     cluster
         The cluster, in the form of the pillar's ``lvs``; by default that pillar.
 
     purge
-        Whether virtual servers that the cluster does not name would be deleted; by default the cluster's ``purge``.
+        Whether virtual servers that the cluster does not name would be deleted; by default the
+        cluster's ``purge``.
 
-    Raises SaltInvocationError for a wrong pillar, CommandExecutionError on a minion that is no director.
+    Raises SaltInvocationError for a wrong pillar, CommandExecutionError on a minion that is no
+    director.
 
     CLI Example:
 
@@ -94,15 +99,16 @@ def apply_(cluster=None, purge=None):
     """
     Make the kernel's IPVS table hold what the cluster says, and read it back.
 
-    Nothing is flushed: what is right stays untouched, real servers are added before others go, and open connections to
-    real servers that remain live on. The answer has ``operations`` and ``changes`` as of ``ipvs.plan``, but of what
-    really changed, and ``left``: operations that are missing still because another program writes to the table too.
+    Nothing is flushed: what is right stays untouched, real servers are added before others go, and
+    open connections to real servers that remain live on. The answer has ``operations`` and
+    ``changes`` as of ``ipvs.plan``, but of what really changed, and ``left``: operations that are
+    missing still because another program writes to the table too.
 
     cluster, purge
         As for ``ipvs.plan``.
 
-    Raises what ``ipvs.plan`` does, and CommandExecutionError where the kernel has no IPVS or refuses an operation; the
-    others have been carried out then, and the next apply completes it.
+    Raises what ``ipvs.plan`` does, and CommandExecutionError where the kernel has no IPVS or
+    refuses an operation; the others have been carried out then, and the next apply completes it.
 
     CLI Example:
 

@@ -35,7 +35,8 @@ def __virtual__():
 @_salt_errors
 def roles():
     """
-    Return this minion's roles in its cluster: ``director``, ``realserver``, ``hypervisor``, or none.
+    Return this minion's roles in its cluster: ``director``, ``realserver``, ``hypervisor``, or
+    none.
 
     Raises SaltInvocationError for a wrong pillar.
 
@@ -52,9 +53,9 @@ def validate():
     """
     Check this minion's pillar, and change nothing.
 
-    Returns ``valid``; ``problems``, a sentence for each wrong value with its pillar path and what would be right;
-    ``warnings``, what is allowed but deserves a look; and, for a valid pillar, the ``cluster``'s name and this minion's
-    ``roles``.
+    Returns ``valid``; ``problems``, a sentence for each wrong value with its pillar path and what
+    would be right; ``warnings``, what is allowed but deserves a look; and, for a valid pillar, the
+    ``cluster``'s name and this minion's ``roles``.
 
     CLI Example:
 
@@ -69,10 +70,10 @@ def view():
     """
     Return what the SLS files need to know of this minion's part, as plain values without passwords.
 
-    ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise: ``roles``, ``cluster`` (its
-    name), ``schedulers`` (IPVS schedulers in use), ``vip_interface``, ``vips`` (those that this minion must hold as a
-    real server), ``sysctls`` (by role), ``beacons`` (with their configuration) and ``lookup`` (the pillar's own names of
-    packages and paths).
+    ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise:
+    ``roles``, ``cluster`` (its name), ``schedulers`` (IPVS schedulers in use), ``vip_interface``,
+    ``vips`` (those that this minion must hold as a real server), ``sysctls`` (by role), ``beacons``
+    (with their configuration) and ``lookup`` (the pillar's own names of packages and paths).
 
     CLI Example:
 
@@ -120,7 +121,8 @@ def has_pyroute2():
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= PYROUTE2
 
 
-# Waits in a process of its own until the job has delivered its return, because a restart would end both.
+# Waits in a process of its own until the job has delivered its return, because a restart would end
+# both.
 _RESTART_AFTER = """
 import os, sys, time
 pid, seconds, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
@@ -135,7 +137,8 @@ def restart_minion(service="salt-minion"):
     """
     Restart this minion's own service, as soon as the job that asks for it has ended.
 
-    Returns a sentence that says what was arranged. A minion that does not run as a service is left alone.
+    Returns a sentence that says what was arranged. A minion that does not run as a service is left
+    alone.
 
     service
         The minion's service, as the init system calls it.
@@ -150,7 +153,8 @@ def restart_minion(service="salt-minion"):
         return f"{service} does not run as a service here; nothing is restarted"
     booted = os.path.isdir("/run/systemd/system")
     command = ["systemctl", "restart", service] if booted else ["service", service, "restart"]
-    # A job in a thread has the minion's own process id, which does not end: that one just gets time to answer.
+    # A job in a thread has the minion's own process id, which does not end: that one just gets time
+    # to answer.
     threaded = __opts__.get("__role") == "minion" and not __opts__.get("multiprocessing", True)
     seconds = 10 if threaded else 3600
     waiter = [sys.executable, "-c", _RESTART_AFTER, str(os.getpid()), str(seconds), *command]

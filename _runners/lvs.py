@@ -20,13 +20,16 @@ def __virtual__():
 
 def validate(tgt="*", tgt_type="glob", saltenv=None, pillarenv=None):
     """
-    Check the pillar of minions against the cluster's model, as the master compiles it; no minion is asked.
+    Check the pillar of minions against the cluster's model, as the master compiles it; no minion is
+    asked.
 
-    Returns for each minion what :py:func:`lvs.validate <saltext.lvs.modules.lvs.validate>` does; a minion whose pillar
-    has no ``lvs`` is left out unless it was named. The exit status is 1 if any pillar is wrong.
+    Returns for each minion what :py:func:`lvs.validate <saltext.lvs.modules.lvs.validate>` does; a
+    minion whose pillar has no ``lvs`` is left out unless it was named. The exit status is 1 if any
+    pillar is wrong.
 
     tgt, tgt_type
-        The minions, as on Salt's command line; of a minion that the master does not know, only its id matters.
+        The minions, as on Salt's command line; of a minion that the master does not know, only its
+        id matters.
 
     saltenv, pillarenv
         Salt's environments; by default the master's.

@@ -22,9 +22,9 @@ def managed(name, cluster=None, purge=None):
     """
     The kernel's IPVS table holds the cluster's virtual servers and their real servers.
 
-    Virtual servers that keepalived keeps (``managed_by: keepalived``) are left alone, and so are those that the pillar
-    does not name, unless it says ``purge: True``. Within a virtual server of the pillar the table is exact: other real
-    servers are taken out.
+    Virtual servers that keepalived keeps (``managed_by: keepalived``) are left alone, and so are
+    those that the pillar does not name, unless it says ``purge: True``. Within a virtual server of
+    the pillar the table is exact: other real servers are taken out.
 
     name
         Anything; it names the state in the report.
@@ -33,9 +33,15 @@ def managed(name, cluster=None, purge=None):
         The cluster, in the form of the pillar's ``lvs``; by default that pillar.
 
     purge
-        Whether to delete virtual servers that the cluster does not name; by default the cluster's ``purge``.
+        Whether to delete virtual servers that the cluster does not name; by default the cluster's
+        ``purge``.
     """
-    ret = {"name": name, "result": True, "changes": {}, "comment": "The IPVS table is as it should be."}
+    ret = {
+        "name": name,
+        "result": True,
+        "changes": {},
+        "comment": "The IPVS table is as it should be.",
+    }
     try:
         planned = __salt__["ipvs.plan"](cluster=cluster, purge=purge)
         if not planned["operations"]:
@@ -48,7 +54,9 @@ def managed(name, cluster=None, purge=None):
     except (CommandExecutionError, SaltInvocationError) as error:
         ret.update(result=False, comment=str(error))
         return ret
-    ret.update(changes=done["changes"], comment=_told("The IPVS table was changed:", done["operations"]))
+    ret.update(
+        changes=done["changes"], comment=_told("The IPVS table was changed:", done["operations"])
+    )
     if done["left"]:
         ret["result"] = False
         ret["comment"] += "\n" + _told(

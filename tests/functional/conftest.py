@@ -1,4 +1,4 @@
-"""A minion without daemons: Salt's own loader, pillar compiler and state compiler on this checkout."""
+"""A minion without daemons: Salt's own loader and compilers on this checkout."""
 
 from __future__ import annotations
 
@@ -85,6 +85,8 @@ def quiet_shutdown() -> None:
 
 @pytest.fixture
 def without_ipvs() -> None:
-    """For tests of a machine whose kernel has no IPVS loaded; one that has it runs the kernel level's."""
+    """For tests of a machine whose kernel has no IPVS loaded; one that has it runs the kernel
+    level's.
+    """
     if Path("/proc/thread-self/net/ip_vs").exists():
         pytest.skip("this machine's kernel has IPVS loaded")

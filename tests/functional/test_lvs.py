@@ -119,9 +119,7 @@ def test_a_virtualization_host_gets_the_guides_settings_and_those_of_its_interfa
     minion: MinionMaker,
 ) -> None:
     chunks = minion("kvm1").call("state.show_low_sls", "lvs")
-    settings = {
-        chunk["name"]: chunk["value"] for chunk in chunks if chunk["state"] == "sysctl"
-    }
+    settings = {chunk["name"]: chunk["value"] for chunk in chunks if chunk["state"] == "sysctl"}
     assert settings == {
         "net.ipv4.ip_forward": 1,
         "net.ipv4.conf.all.rp_filter": 1,

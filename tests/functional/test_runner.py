@@ -56,16 +56,16 @@ def validate(master: dict[str, Any], *args: str) -> Any:
 def test_each_minion_of_the_examples_has_a_valid_pillar(
     master: dict[str, Any], minion_id: str, cluster: str, roles: list[str]
 ) -> None:
-    assert validate(master, minion_id) == {
-        minion_id: {**VALID, "cluster": cluster, "roles": roles}
-    }
+    assert validate(master, minion_id) == {minion_id: {**VALID, "cluster": cluster, "roles": roles}}
 
 
 def test_a_minion_without_a_cluster_is_told_so_when_asked_for(master: dict[str, Any]) -> None:
     assert validate(master, "elsewhere") == {
         "elsewhere": {
             "valid": False,
-            "problems": ["lvs is missing; it should be the cluster's description; see docs/pillar.md"],
+            "problems": [
+                "lvs is missing; it should be the cluster's description; see docs/pillar.md"
+            ],
             "warnings": [],
         }
     }

@@ -92,7 +92,7 @@ def in_order(servers: Iterable[RealServer]) -> tuple[RealServer, ...]:
     return tuple(sorted(servers, key=lambda server: server.key.sort_key()))
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Drawn at random: few keys, so that two tables often meet, and every setting.
 
 _V4 = st.sampled_from([ipaddress.IPv4Address("10.10.10.10"), ipaddress.IPv4Address("10.10.10.11")])

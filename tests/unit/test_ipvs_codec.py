@@ -62,7 +62,11 @@ def test_a_real_server_is_written_as_the_uapi_header_says() -> None:
 NETMASKS = {
     "every IPv4 client for itself": ("tcp 10.10.10.10:80", 32, b"\xff\xff\xff\xff"),
     "IPv4 clients by network, in network order": ("tcp 10.10.10.10:80", 20, b"\xff\xff\xf0\x00"),
-    "IPv6 clients by network, a prefix in host order": ("tcp [fd00::1]:80", 64, b"\x40\x00\x00\x00"),
+    "IPv6 clients by network, a prefix in host order": (
+        "tcp [fd00::1]:80",
+        64,
+        b"\x40\x00\x00\x00",
+    ),
 }
 
 

@@ -391,7 +391,8 @@ WRONG = {
             at("lvs:vrrp_instances:VirtIP6:virtual_ipaddress", ["fd00::10"]),
             at("lvs:vrrp_instances:VirtIP6:advert_int", 41),
         ),
-        "lvs:vrrp_instances:VirtIP6:advert_int is 41; it should be at most 40 with IPv6, where VRRP "
+        "lvs:vrrp_instances:VirtIP6:advert_int is 41; it should be at most 40 with IPv6, where "
+        "VRRP "
         "is version 3",
     ),
     "a virtual server for keepalived with nobody to serve": (
@@ -408,12 +409,14 @@ WRONG = {
             at("lvs:virtual_servers:web:managed_by", "keepalived"),
             at("lvs:virtual_servers:web:check", {"rise": 2}),
         ),
-        "lvs:virtual_servers:web:check:rise is 2; it should be 1 where keepalived keeps the virtual "
+        "lvs:virtual_servers:web:check:rise is 2; it should be 1 where keepalived keeps the "
+        "virtual "
         "server: it knows no other",
     ),
     "mail by keepalived to nobody": (
         at("lvs:alerts", {"by": "keepalived"}),
-        "lvs:alerts:notification_email is missing; it should be a list of at least one mail address "
+        "lvs:alerts:notification_email is missing; it should be a list of at least one mail "
+        "address "
         "for keepalived",
     ),
     "raw keywords that are no line": (

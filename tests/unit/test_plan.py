@@ -111,9 +111,7 @@ def test_a_deleted_virtual_server_is_told_with_its_real_servers() -> None:
 
 
 def test_a_table_as_plain_values_has_units_that_salt_can_send() -> None:
-    servers = table(
-        virtual_server(WEB, RS1, persistence=5), virtual_server("udp [fd00::10]:53")
-    )
+    servers = table(virtual_server(WEB, RS1, persistence=5), virtual_server("udp [fd00::10]:53"))
     assert plan.as_data(servers) == {
         WEB: {
             "protocol": "tcp",
@@ -151,7 +149,7 @@ def test_a_table_as_plain_values_has_units_that_salt_can_send() -> None:
     }
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Laws
 
 
@@ -161,7 +159,9 @@ def serving(server: VirtualServer) -> int:
 
 
 @given(tables, tables)
-def test_carrying_out_a_purging_plan_gives_the_desired_table(current: Table, desired: Table) -> None:
+def test_carrying_out_a_purging_plan_gives_the_desired_table(
+    current: Table, desired: Table
+) -> None:
     assert carried_out(current, plan.plan(current, desired, purge=True)) == desired
 
 

@@ -1,23 +1,23 @@
 """The kernel's IPVS table over generic netlink: encode, decode, talk.
 
-A plain blocking socket for each operation, so it works in any thread, after any fork and on any event loop. Names and
-numbers are those of ``linux/ip_vs.h``, ``linux/netlink.h`` and ``linux/genetlink.h``. Encoding never reads, decoding
-never writes; an attribute that a newer kernel adds is passed over.
+A plain blocking socket for each operation, so it works in any thread, after any fork and on any
+event loop. Names and numbers are those of ``linux/ip_vs.h``, ``linux/netlink.h`` and
+``linux/genetlink.h``. Encoding never reads, decoding never writes; an attribute that a newer kernel
+adds is passed over.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import ipaddress
 import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
+from saltext.lvs import locking
 from saltext.lvs import plan as planning
 from saltext.lvs.errors import KernelError, LvsError, NotAvailable
 from saltext.lvs.model import (
@@ -31,7 +31,7 @@ from saltext.lvs.model import (
 )
 from saltext.lvs.plan import Action, Op, Table
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Numbers
 
 # linux/netlink.h, linux/genetlink.h
@@ -137,15 +137,14 @@ RECEIVE_BUFFER_BYTES = 4 << 20
 REAL_SERVERS_READ_AT_ONCE = 91
 ATTEMPTS = 3
 NOT_LOADED = "this kernel has no IPVS loaded; load it with: modprobe ip_vs"
-# In a folder of root's own: in /run/lock anybody could hold it against us.
-LOCK = "/run/saltext-lvs/lock"
+LOCK = f"{locking.FOLDER}/ipvs"
 
 
 class MalformedMessage(LvsError):
     """Bytes that are no netlink message: never from a kernel, so nothing is guessed from them."""
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Encode
 
 
@@ -169,7 +168,7 @@ def encode_virtual_server_key(key: VirtualServerKey) -> bytes:
 
 
 def encode_virtual_server(server: VirtualServer) -> bytes:
-    """All attributes of a virtual server: the kernel resets to its defaults what a SET leaves out."""
+    """All attributes of a virtual server: a SET resets what it leaves out to its default."""
     flags = server.scheduler_flags & IP_VS_SVC_F_SCHED
     if server.persistence:
         flags |= IP_VS_SVC_F_PERSISTENT
@@ -225,17 +224,19 @@ def encode_op(op: Op) -> bytes:
     ) + attribute(IPVS_CMD_ATTR_DEST, encode_real_server(op.real_server))
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Decode
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Walk over netlink attributes; what is cut off or overlong raises :class:`MalformedMessage`."""
+    """Walk over netlink attributes; one that is cut off raises :class:`MalformedMessage`."""
     position, end = 0, len(data)
     while position + 4 <= end:
         length, kind = NLATTR.unpack_from(data, position)
         if length < 4 or position + length > end:
-            raise MalformedMessage(f"a netlink attribute of {length} bytes does not fit its message")
+            raise MalformedMessage(
+                f"a netlink attribute of {length} bytes does not fit its message"
+            )
         yield kind & NLA_TYPE_MASK, data[position + 4 : position + length]
         position += (length + 3) & ~3
 
@@ -277,7 +278,7 @@ def _decode_netmask(found: dict[int, bytes], family: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """How many connections a real server carries now; templates of persistent clients count apart."""
+    """How many connections a real server carries now; persistent clients count apart."""
 
     active: int
     inactive: int
@@ -288,7 +289,8 @@ def decode_real_server(data: bytes, family: int) -> tuple[RealServer, Connection
     """A real server and its connections, from the attributes of IPVS_CMD_ATTR_DEST.
 
     family
-        That of its virtual server, for kernels that do not tell a real server's own (before Linux 3.18).
+        That of its virtual server, for kernels that do not tell a real server's own (before Linux
+        3.18).
     """
     found = dict(attributes(data))
     own = FAMILIES.get(_number(U16, found, IPVS_DEST_ATTR_ADDR_FAMILY), family)
@@ -333,7 +335,7 @@ def _string(found: dict[int, bytes], kind: int) -> str:
     return found.get(kind, b"").split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Talk
 
 
@@ -350,9 +352,11 @@ class Snapshot:
 class Client:
     """One conversation with the kernel's IPVS, in the network namespace of the calling thread.
 
-    Use it as a context manager and for one operation: a socket that outlives a fork would be shared with the child.
+    Use it as a context manager and for one operation: a socket that outlives a fork would be shared
+    with the child.
 
-    Raises :class:`NotAvailable` where the kernel has no IPVS, :class:`KernelError` where it refuses.
+    Raises :class:`NotAvailable` where the kernel has no IPVS, :class:`KernelError` where it
+    refuses.
     """
 
     def __init__(self) -> None:
@@ -404,7 +408,8 @@ class Client:
         """
         for _ in range(ATTEMPTS):
             snapshot = self._read_once(only)
-            # A virtual server of more than one part may change between two of them, and the kernel does not say so.
+            # A virtual server of more than one part may change between two of them, and the kernel
+            # does not say so.
             long = [
                 key
                 for key, server in snapshot.table.items()
@@ -429,7 +434,9 @@ class Client:
         return snapshot
 
     def _virtual_servers(self) -> list[VirtualServer]:
-        answers = self._ask(self._family, IPVS_CMD_GET_SERVICE, NLM_F_DUMP, b"", "list virtual servers")
+        answers = self._ask(
+            self._family, IPVS_CMD_GET_SERVICE, NLM_F_DUMP, b"", "list virtual servers"
+        )
         return [
             decode_virtual_server(data)
             for answer in answers
@@ -450,7 +457,8 @@ class Client:
         ]
 
     def send(self, ops: Sequence[Op]) -> dict[int, int]:
-        """Carry out operations in order, many to a batch, and return the error number of each that failed, by index.
+        """Carry out operations in order, many to a batch, and return the error number of each that
+        failed, by index.
 
         A failed operation does not stop those behind it: the kernel takes each message by itself.
         """
@@ -521,7 +529,9 @@ def _message(family: int, command: int, flags: int, sequence: int, payload: byte
 
 
 def _batches(ops: Sequence[Op]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-    """Cut operations into batches of encoded messages: index of the first one, commands and payloads."""
+    """Cut operations into batches of encoded messages: index of the first one, commands and
+    payloads.
+    """
     batch: list[tuple[int, bytes]] = []
     start = size = 0
     for index, op in enumerate(ops):
@@ -545,7 +555,7 @@ def _hint(number: int) -> str:
     return "this needs root (CAP_NET_ADMIN)" if number == errno.EPERM else ""
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Converge
 
 
@@ -588,14 +598,14 @@ def apply(
 ) -> Outcome:
     """Make the kernel's table hold *desired*: read, plan, act, and read again.
 
-    Arguments as for :func:`saltext.lvs.plan.plan`. Writers of this library take turns. Where the table changes under
-    the plan by another hand it is planned again, three times at most, and what is missing then is returned as
-    ``left``.
+    Arguments as for :func:`saltext.lvs.plan.plan`. Writers of this library take turns. Where the
+    table changes under the plan by another hand it is planned again, three times at most, and what
+    is missing then is returned as ``left``.
 
-    Raises :class:`KernelError` for an operation that the kernel refuses; the others have been carried out, and the
-    next apply completes it.
+    Raises :class:`KernelError` for an operation that the kernel refuses; the others have been
+    carried out, and the next apply completes it.
     """
-    with exclusive(), Client() as client:
+    with locking.exclusive(LOCK), Client() as client:
         before = client.read().table
         ops = planning.plan(before, desired, purge, leave)
         if not ops:
@@ -612,7 +622,9 @@ def apply(
 
 
 def _within(scope: Collection[VirtualServerKey], table: Table) -> Table:
-    """The part of a table that an apply was about: what another hand did elsewhere is not its doing."""
+    """The part of a table that an apply was about: what another hand did elsewhere is not its
+    doing.
+    """
     return {key: server for key, server in table.items() if key in scope}
 
 
@@ -626,24 +638,6 @@ def _refuse(ops: Sequence[Op], failed: dict[int, int]) -> None:
     hint = _hint(number)
     if number == errno.ENOENT and op.real_server is None:
         hint = f"is the scheduler there? modprobe ip_vs_{op.virtual_server.scheduler}"
-    done = f"{len(ops) - len(failed)} of {len(ops)} operations were carried out; the next apply completes them"
+    carried_out = f"{len(ops) - len(failed)} of {len(ops)} operations were carried out"
+    done = f"{carried_out}; the next apply completes them"
     raise KernelError(str(op), number, f"{hint}; {done}" if hint else done)
-
-
-@contextmanager
-def exclusive(path: str = LOCK) -> Iterator[None]:
-    """Wait until no other writer of ours is at work, and keep them out.
-
-    Given back by LOCK_UN and not by closing alone: a job that is forked meanwhile inherits the descriptor, and with
-    it the lock.
-    """
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)

@@ -1,11 +1,12 @@
 """What a cluster is: typed, frozen values, checked when they are built.
 
-:func:`from_pillar` turns the pillar's ``lvs`` and ``lvs_secrets`` into one :class:`Cluster`, or raises
-:class:`~saltext.lvs.errors.InvalidConfig` with every wrong value's path. Nothing here reads a clock, opens a file or
-talks to a kernel.
+:func:`from_pillar` turns the pillar's ``lvs`` and ``lvs_secrets`` into one :class:`Cluster`, or
+raises :class:`~saltext.lvs.errors.InvalidConfig` with every wrong value's path. Nothing here reads
+a clock, opens a file or talks to a kernel.
 
-Two layers share the field's words. :class:`VirtualServer` and :class:`RealServer` are what the kernel's IPVS table
-holds; :class:`VirtualServerConfig` and :class:`RealServerConfig` are what the pillar says about them.
+Two layers share the field's words. :class:`VirtualServer` and :class:`RealServer` are what the
+kernel's IPVS table holds; :class:`VirtualServerConfig` and :class:`RealServerConfig` are what the
+pillar says about them.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ MAX_WEIGHT = 65535
 MAX_THRESHOLD = 2**31 - 1
 # ipvsadm(8), option -p: persistence is limited to 31 days; keepalived.conf(5) has the same limit.
 MAX_PERSISTENCE_SECONDS = 31 * 24 * 3600
-# RFC 3768 section 5.3.4: 255 belongs to the router that owns the address, which a director never does.
+# RFC 3768 section 5.3.4: 255 belongs to the router that owns the address, which a director never
+# does.
 MAX_PRIORITY = 254
 # RFC 5798 section 5.2.7: 12 bits of hundredths of a second.
 MAX_ADVERT_INT_IPV6 = 40
-# RFC 3768 section 5.3.6: authentication data are eight bytes; keepalived cuts what is longer, with a warning. Within
-# double quotes keepalived 2.2 reads any printable character but the quote itself, with three exceptions: "${" begins a
-# variable, a backslash at the end hides the closing quote, and a brace alone closes the block.
+# RFC 3768 section 5.3.6: authentication data are eight bytes; keepalived cuts what is longer, with
+# a warning. Within double quotes keepalived 2.2 reads any printable character but the quote itself,
+# with three exceptions: "${" begins a variable, a backslash at the end hides the closing quote, and
+# a brace alone closes the block.
 AUTH_PASS = r"(?!.*\$\{)(?![{}]\Z)[\x21\x23-\x7e]{0,7}[\x21\x23-\x5b\x5d-\x7e]"
 
 
@@ -60,7 +63,9 @@ class Forward(enum.Enum):
 
 
 class Scheduler(enum.Enum):
-    """How IPVS chooses a real server; one kernel module ``ip_vs_<value>`` each (linux/net/netfilter/ipvs)."""
+    """How IPVS chooses a real server; one kernel module ``ip_vs_<value>`` each
+    (linux/net/netfilter/ipvs).
+    """
 
     RR = "rr"
     WRR = "wrr"
@@ -129,7 +134,7 @@ class Role(enum.Enum):
     HYPERVISOR = "hypervisor"
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What the kernel holds
 
 
@@ -137,8 +142,8 @@ class Role(enum.Enum):
 class VirtualServerKey:
     """What makes a virtual server that one and no other.
 
-    Either *protocol*, *address* and *port*, or a firewall mark (*fwmark* above 0) with its address *family*
-    (4 or 6).
+    Either *protocol*, *address* and *port*, or a firewall mark (*fwmark* above 0) with its address
+    *family* (4 or 6).
     """
 
     protocol: Protocol | None
@@ -187,8 +192,8 @@ class RealServer:
         Its share of new connections, 0 to 65535; 0 takes no new ones and keeps those it has.
 
     upper_threshold, lower_threshold
-        Number of connections at which IPVS stops sending new ones, and starts again; 0 is no limit, 2,147,483,647 the
-        largest one.
+        Number of connections at which IPVS stops sending new ones, and starts again; 0 is no limit,
+        2,147,483,647 the largest one.
     """
 
     key: RealServerKey
@@ -206,7 +211,8 @@ class VirtualServer:
         Seconds for which a client stays with its real server; 0 is none.
 
     netmask
-        Prefix length up to which clients count as one for persistence: 32 (IPv4) or 128 (IPv6) for each its own.
+        Prefix length up to which clients count as one for persistence: 32 (IPv4) or 128 (IPv6) for
+        each its own.
 
     one_packet
         Schedule each UDP datagram by itself.
@@ -235,7 +241,7 @@ class VirtualServer:
         return replace(self, real_servers=())
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What the pillar says
 
 
@@ -304,7 +310,8 @@ class VrrpInstance:
         Seconds between two advertisements; a failure shows after three of them.
 
     auth_pass
-        The VRRP password, from ``lvs_secrets``; ``None`` on machines that do not get it. Left out of ``repr``.
+        The VRRP password, from ``lvs_secrets``; ``None`` on machines that do not get it. Left out
+        of ``repr``.
     """
 
     name: str
@@ -362,8 +369,9 @@ class VirtualServerConfig:
     """A virtual server as the pillar says it.
 
     on_failure, min_in_service, slow_start
-        Limits for health checking: what becomes of a failed real server, the share of capacity that is never taken
-        out automatically (0 to 1), and the seconds over which a returning one gets its weight back.
+        Limits for health checking: what becomes of a failed real server, the share of capacity that
+        is never taken out automatically (0 to 1), and the seconds over which a returning one gets
+        its weight back.
     """
 
     name: str
@@ -441,8 +449,9 @@ class Cluster:
     def vips_of(self, real_server: str) -> tuple[Interface, ...]:
         """The VIPs that a real server must hold itself: packets reach it with them as destination.
 
-        That is so for direct routing and for tunnels; with masquerading it sees its own address. A real server with
-        weight 0 or ``enabled: False`` keeps its VIPs, because its open connections need them.
+        That is so for direct routing and for tunnels; with masquerading it sees its own address. A
+        real server with weight 0 or ``enabled: False`` keeps its VIPs, because its open connections
+        need them.
         """
         vips = {
             virtual_server.address
@@ -488,21 +497,26 @@ class Cluster:
 
 def endpoint(address: Address | None, port: int) -> str:
     """An address and port as people write them: ``10.10.10.10:80``, ``[fd00::10]:80``."""
-    return f"[{address}]:{port}" if address is not None and address.version == 6 else f"{address}:{port}"
+    return (
+        f"[{address}]:{port}"
+        if address is not None and address.version == 6
+        else f"{address}:{port}"
+    )
 
 
 def _address_order(address: Address) -> tuple[int, bytes]:
     return (address.version, address.packed)
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # From the pillar
 
 
 def from_pillar(pillar: Mapping[str, Any]) -> Cluster:
     """Build the cluster from a minion's whole pillar (its keys ``lvs`` and ``lvs_secrets``).
 
-    Raises :class:`~saltext.lvs.errors.InvalidConfig`, whose ``problems`` hold one error for each wrong part.
+    Raises :class:`~saltext.lvs.errors.InvalidConfig`, whose ``problems`` hold one error for each
+    wrong part.
     """
     if not pillar.get("lvs"):
         raise InvalidConfig("lvs", None, "the cluster's description; see docs/pillar.md")
@@ -510,10 +524,11 @@ def from_pillar(pillar: Mapping[str, Any]) -> Cluster:
 
 
 def judge(pillar: Mapping[str, Any], minion_id: str) -> dict[str, Any]:
-    """Say what is wrong with a minion's pillar, and what deserves a look, as plain values without passwords.
+    """Say what is wrong with a minion's pillar, and what deserves a look, as plain values without
+    passwords.
 
-    Returns ``valid``, ``problems`` and ``warnings`` (sentences), and for a valid pillar ``cluster`` (its name) and
-    ``roles``.
+    Returns ``valid``, ``problems`` and ``warnings`` (sentences), and for a valid pillar ``cluster``
+    (its name) and ``roles``.
     """
     try:
         cluster = from_pillar(pillar)
@@ -534,15 +549,20 @@ def _warnings(cluster: Cluster, minion_id: str, has_secrets: bool) -> Iterable[s
     if not roles:
         yield f"{minion_id} plays no part in cluster {cluster.name}"
     if has_secrets and Role.DIRECTOR not in roles:
-        yield f"lvs_secrets reaches {minion_id}, which is no director: let top.sls give it to directors only"
-    used = {share.name for config in cluster.virtual_servers.values() for share in config.real_servers}
+        yield (
+            f"lvs_secrets reaches {minion_id}, which is no director: "
+            "let top.sls give it to directors only"
+        )
+    used = {
+        share.name for config in cluster.virtual_servers.values() for share in config.real_servers
+    }
     for name in cluster.real_servers:
         if name not in used:
             yield f"lvs:real_servers:{name} serves no virtual server"
     if cluster.unused:
         yield (
-            "this version does not check health or send mail by itself, so these have no effect yet: "
-            + ", ".join(cluster.unused)
+            "this version does not check health or send mail by itself, so these have no effect "
+            "yet: " + ", ".join(cluster.unused)
         )
 
 
@@ -629,7 +649,8 @@ class _Builder:
             found[name] = section.secret(
                 "auth_pass",
                 AUTH_PASS,
-                "1 to 8 printable characters without space or double quote, without ${, no backslash at the "
+                "1 to 8 printable characters without space or double quote, without ${, no "
+                "backslash at the "
                 "end, and not a brace alone",
             )
             section.finish()
@@ -732,7 +753,9 @@ class _Builder:
             return None
         section = self.top.section("sync_daemon")
         instance = section.name("vrrp_instance")
-        daemon = SyncDaemon(section.interface("interface"), instance, section.integer("syncid", 0, 255, 0))
+        daemon = SyncDaemon(
+            section.interface("interface"), instance, section.integer("syncid", 0, 255, 0)
+        )
         section.finish()
         if instance not in instances and not self.problems:
             raise InvalidConfig(
@@ -767,7 +790,8 @@ class _Builder:
     def _check(self, parent: Section, forward: Forward, managed_by: ManagedBy) -> Check:
         section = parent.section("check")
         types = tuple(_check_type(item, path) for item, path in section.items_of("types"))
-        # keepalived's own TCP_CHECK goes to the real server's address; only Salt can send one along the path.
+        # keepalived's own TCP_CHECK goes to the real server's address; only Salt can send one along
+        # the path.
         path_too = forward is Forward.DIRECT and managed_by is ManagedBy.SALT
         check = Check(
             types=types or ((CheckType.PATH, CheckType.TCP) if path_too else (CheckType.TCP,)),
@@ -781,7 +805,9 @@ class _Builder:
             self.unused.append(section.path)
         if managed_by is ManagedBy.KEEPALIVED and check.rise > 1:
             raise InvalidConfig(
-                section.at("rise"), check.rise, "1 where keepalived keeps the virtual server: it knows no other"
+                section.at("rise"),
+                check.rise,
+                "1 where keepalived keeps the virtual server: it knows no other",
             )
         if managed_by is ManagedBy.KEEPALIVED and CheckType.PATH in check.types:
             raise InvalidConfig(
@@ -835,7 +861,9 @@ class _Builder:
                 _email(item, path) for item, path in section.items_of("notification_email")
             ),
             notification_email_from=(
-                _email(section.raw("notification_email_from"), section.at("notification_email_from"))
+                _email(
+                    section.raw("notification_email_from"), section.at("notification_email_from")
+                )
                 if section.has("notification_email_from")
                 else None
             ),
@@ -845,7 +873,9 @@ class _Builder:
         section.finish()
         if alerts.by is AlertsBy.KEEPALIVED and not alerts.notification_email:
             raise InvalidConfig(
-                section.at("notification_email"), None, "a list of at least one mail address for keepalived"
+                section.at("notification_email"),
+                None,
+                "a list of at least one mail address for keepalived",
             )
         if self.top.has("alerts") and alerts.by is AlertsBy.SALT:
             self.unused.append(section.path)
@@ -866,7 +896,9 @@ class _Builder:
 
 
 def _vip(value: Any, path: str) -> Interface:
-    """A VIP is one address: any other prefix would also make a route to a network through the interface."""
+    """A VIP is one address: any other prefix would also make a route to a network through the
+    interface.
+    """
     text, _, prefix = str(value).partition("/")
     address = as_address(text if isinstance(value, str) else value, path)
     if prefix not in ("", str(address.max_prefixlen)):
@@ -894,7 +926,7 @@ def _one_of(kind: str, names: Iterable[str]) -> str:
     return f"the name of {kind}: {known}" if known else f"the name of {kind}; none is defined"
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Relations between the parts
 
 
@@ -917,7 +949,8 @@ def _machines(cluster: Cluster) -> Iterable[InvalidConfig]:
             yield InvalidConfig(
                 path,
                 name,
-                "a machine that is not also a director: one that holds the VIP answers for it itself",
+                "a machine that is not also a director: one that holds the VIP answers for it "
+                "itself",
             )
         if real_server.address in seen:
             yield InvalidConfig(
@@ -934,11 +967,14 @@ def _directors_disagree(cluster: Cluster) -> Iterable[InvalidConfig]:
         yield InvalidConfig(
             "lvs:directors",
             list(cluster.directors),
-            "left out, or given something to do: the cluster has no vrrp_instances and no virtual_servers",
+            "left out, or given something to do: the cluster has no vrrp_instances and no "
+            "virtual_servers",
         )
     if len(directors) > 1 and cluster.virtual_servers and not cluster.vrrp_instances:
         yield InvalidConfig(
-            "lvs:vrrp_instances", {}, f"at least one, so that {len(directors)} directors agree on who holds the VIPs"
+            "lvs:vrrp_instances",
+            {},
+            f"at least one, so that {len(directors)} directors agree on who holds the VIPs",
         )
     if not directors and (cluster.vrrp_instances or cluster.virtual_servers):
         yield InvalidConfig("lvs:directors", {}, "at least one: virtual servers need a director")
@@ -949,7 +985,8 @@ def _directors_disagree(cluster: Cluster) -> Iterable[InvalidConfig]:
             yield InvalidConfig(
                 f"{path}:priority",
                 director.priority,
-                f"another than that of {by_priority[director.priority]}, or nobody knows who should hold the VIPs",
+                f"another than that of {by_priority[director.priority]}, or nobody knows who "
+                "should hold the VIPs",
             )
         by_priority.setdefault(director.priority, director.minion_id)
     yield from _two_masters(directors)
@@ -977,20 +1014,24 @@ def _vrrp_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
             yield InvalidConfig(
                 f"{path}:virtual_router_id",
                 instance.virtual_router_id,
-                f"another than that of {routers[router]}, which uses it on {instance.interface} too",
+                f"another than that of {routers[router]}, which uses it on {instance.interface} "
+                "too",
             )
         routers.setdefault(router, name)
         for vip in instance.virtual_ipaddress:
             if vip in holders:
                 yield InvalidConfig(
-                    f"{path}:virtual_ipaddress", str(vip.ip), f"in one instance only; {holders[vip]} has it too"
+                    f"{path}:virtual_ipaddress",
+                    str(vip.ip),
+                    f"in one instance only; {holders[vip]} has it too",
                 )
             holders.setdefault(vip, name)
         if instance.auth_pass is not None and instance.family == 6:
             yield InvalidConfig(
                 f"lvs_secrets:vrrp_instances:{name}",
                 MASK,
-                "left out: VRRP for IPv6 is version 3, which knows no password (RFC 5798 section 9)",
+                "left out: VRRP for IPv6 is version 3, which knows no password (RFC 5798 section "
+                "9)",
             )
 
 
@@ -1004,14 +1045,17 @@ def _virtual_server_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
         path = f"lvs:virtual_servers:{name}"
         if config.key in seen:
             yield InvalidConfig(
-                path, str(config.key), f"another protocol, address or port than those of {seen[config.key]}"
+                path,
+                str(config.key),
+                f"another protocol, address or port than those of {seen[config.key]}",
             )
         seen.setdefault(config.key, name)
         if config.managed_by is ManagedBy.KEEPALIVED and not _has_weight(cluster, config):
             yield InvalidConfig(
                 f"{path}:real_servers",
                 [share.name for share in config.real_servers],
-                "at least one that is enabled and has a weight above 0: keepalived 2.2 does not keep a virtual server "
+                "at least one that is enabled and has a weight above 0: keepalived 2.2 does not "
+                "keep a virtual server "
                 "without",
             )
         if cluster.vrrp_instances and config.address not in held:

@@ -1,6 +1,8 @@
-"""What must be done to turn one IPVS table into another, as values and in an order that drops nobody.
+"""What must be done to turn one IPVS table into another, as values and in an order that drops
+nobody.
 
-:func:`plan` is a pure function. Test mode, apply, the reported changes and drift detection all use its operations.
+:func:`plan` is a pure function. Test mode, apply, the reported changes and drift detection all use
+its operations.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Op:
         The virtual server it concerns, without its real servers.
 
     real_server
-        The real server that is added, changed or deleted; ``None`` where the virtual server itself is.
+        The real server that is added, changed or deleted; ``None`` where the virtual server itself
+        is.
 
     was
         What stood there before a change or deletion.
@@ -59,9 +62,10 @@ def plan(
 ) -> tuple[Op, ...]:
     """Return the operations that make *current* hold *desired*, capacity first.
 
-    New virtual servers come with their real servers, then real servers are added, raised, lowered and changed, then
-    settings change, then what is no longer wanted goes: at no point do fewer real servers take connections than
-    both tables agree on. Applying the result and planning again gives nothing.
+    New virtual servers come with their real servers, then real servers are added, raised, lowered
+    and changed, then settings change, then what is no longer wanted goes: at no point do fewer real
+    servers take connections than both tables agree on. Applying the result and planning again gives
+    nothing.
 
     current, desired
         Tables by virtual server; *desired* is complete for each virtual server that it names.
@@ -129,8 +133,8 @@ def _real_server_ops(current: VirtualServer, wanted: VirtualServer) -> list[Op]:
 def same_real_server(have: RealServer, want: RealServer) -> bool:
     """Whether the kernel's real server is the wanted one.
 
-    For an address of the director itself the kernel answers "local" whatever forwarding was asked for
-    (__ip_vs_update_dest in net/netfilter/ipvs/ip_vs_ctl.c).
+    For an address of the director itself the kernel answers "local" whatever forwarding was asked
+    for (__ip_vs_update_dest in net/netfilter/ipvs/ip_vs_ctl.c).
     """
     if have.forward is Forward.LOCAL:
         return _settled(have) == _settled(want)
@@ -150,7 +154,7 @@ def _lowers(op: Op) -> bool:
     return op.real_server.weight < op.was.weight
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # For people and for Salt's returns
 
 
@@ -164,10 +168,11 @@ def describe(server: VirtualServer | RealServer) -> dict[str, Any]:
 
 
 def changes(ops: Iterable[Op]) -> dict[str, dict[str, Any]]:
-    """The operations as Salt reports changes: one ``old``/``new`` for each virtual server and real server.
+    """The operations as Salt reports changes: one ``old``/``new`` for each virtual server and real
+    server.
 
-    ``None`` stands for "is not there". A change names just the settings that differ, and what comes or goes just those
-    that are not the kernel's defaults.
+    ``None`` stands for "is not there". A change names just the settings that differ, and what comes
+    or goes just those that are not the kernel's defaults.
     """
     found: dict[str, dict[str, Any]] = {}
     for op in ops:
@@ -193,7 +198,10 @@ def _old_new(op: Op) -> dict[str, Any]:
     assert op.was is not None
     old, new = describe(op.was), describe(now)
     differ = [name for name in new if old[name] != new[name]]
-    return {"old": {name: old[name] for name in differ}, "new": {name: new[name] for name in differ}}
+    return {
+        "old": {name: old[name] for name in differ},
+        "new": {name: new[name] for name in differ},
+    }
 
 
 def _telling(server: VirtualServer | RealServer) -> dict[str, Any]:

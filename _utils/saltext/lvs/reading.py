@@ -1,7 +1,8 @@
 """Read a pillar mapping key by key, so that every wrong value is named with its path.
 
-A :class:`Section` is one mapping of the pillar. Each getter takes a key, checks what stands there, and answers a
-typed value or raises :class:`~saltext.lvs.errors.InvalidConfig`. What nobody has asked for by the end is a spelling error.
+A :class:`Section` is one mapping of the pillar. Each getter takes a key, checks what stands there,
+and answers a typed value or raises :class:`~saltext.lvs.errors.InvalidConfig`. What nobody has
+asked for by the end is a spelling error.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ REQUIRED: Any = object()
 
 # What may stand unquoted in keepalived.conf, in an event and in a mail's subject alike.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,63}")
-# IFNAMSIZ in linux/if.h is 16 with the final NUL; the kernel takes any byte but "/" and white space.
+# IFNAMSIZ in linux/if.h is 16 with the final NUL; the kernel takes any byte but "/" and white
+# space.
 INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}")
 
 
 def plain(value: Any) -> Any:
-    """Copy mappings and sequences into plain ones: a minion's pillar prints as stars, and must not be shared."""
+    """Copy mappings and sequences into plain ones: a minion's pillar prints as stars, and must not
+    be shared.
+    """
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -85,9 +89,7 @@ class Section:
         """Whether the key is given."""
         return self.raw(key) is not None
 
-    def _checked(
-        self, key: str, default: T, fits: Callable[[Any], bool], expected: str
-    ) -> Any | T:
+    def _checked(self, key: str, default: T, fits: Callable[[Any], bool], expected: str) -> Any | T:
         value = self.raw(key)
         if value is None:
             if default is REQUIRED:
@@ -121,12 +123,12 @@ class Section:
 
     def flag(self, key: str, default: bool) -> bool:
         """True or False; a quoted word is neither."""
-        return bool(
-            self._checked(key, default, lambda value: type(value) is bool, "True or False")
-        )
+        return bool(self._checked(key, default, lambda value: type(value) is bool, "True or False"))
 
     def choice(self, key: str, words: type[E], default: E, without: tuple[E, ...] = ()) -> E:
-        """One of an enum's values, as a word in any case; *without* names members that are not for pillars."""
+        """One of an enum's values, as a word in any case; *without* names members that are not for
+        pillars.
+        """
         value = self.raw(key)
         if value is None:
             return default
@@ -185,7 +187,9 @@ class Section:
         return [(item, f"{self.at(key)}:{index}") for index, item in enumerate(value)]
 
     def named(self, key: str) -> Iterator[tuple[str, Any, str]]:
-        """The entries of a mapping by name, or of a list of bare names: name, value (or None), path."""
+        """The entries of a mapping by name, or of a list of bare names: name, value (or None),
+        path.
+        """
         value = self.raw(key, {})
         if isinstance(value, (list, tuple)):
             value = self._names_to_mapping(key, value)

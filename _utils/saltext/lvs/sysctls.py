@@ -19,19 +19,22 @@ class Sysctl:
     reason: str
 
 
-# The kernel takes the larger of "all" and the interface's own value, so "all" covers every interface, also one that
-# comes later. On the dummy interface alone they do nothing: ARP requests arrive on another one.
+# The kernel takes the larger of "all" and the interface's own value, so "all" covers every
+# interface, also one that comes later. On the dummy interface alone they do nothing: ARP requests
+# arrive on another one.
 REAL_SERVER = (
     Sysctl(
         "net.ipv4.conf.all.arp_ignore",
         1,
-        "Answer ARP only for addresses of the interface that the request came in on: or the real servers compete with "
+        "Answer ARP only for addresses of the interface that the request came in on: or the real "
+        "servers compete with "
         "the director for the VIP, and one of them gets all clients.",
     ),
     Sysctl(
         "net.ipv4.conf.all.arp_announce",
         2,
-        "Never name the VIP as sender in an ARP request of our own: or clients learn this machine's MAC address for it "
+        "Never name the VIP as sender in an ARP request of our own: or clients learn this "
+        "machine's MAC address for it "
         "from the first answer that it sends them.",
     ),
 )
@@ -51,7 +54,8 @@ HYPERVISOR = (
     Sysctl(
         "net.ipv4.conf.default.proxy_arp",
         1,
-        "Answer ARP for guests on interfaces that are made from now on, so that routed guests are found.",
+        "Answer ARP for guests on interfaces that are made from now on, so that routed guests are "
+        "found.",
     ),
     Sysctl(
         "net.ipv4.conf.all.promote_secondaries",
@@ -72,7 +76,9 @@ HYPERVISOR = (
 
 
 def of_hypervisor(hypervisor: Hypervisor) -> tuple[Sysctl, ...]:
-    """The settings of one virtualization host: those above, and those for its bridge and its own interface."""
+    """The settings of one virtualization host: those above, and those for its bridge and its own
+    interface.
+    """
     found = list(HYPERVISOR)
     if hypervisor.bridge:
         conf = f"net.ipv4.conf.{escaped(hypervisor.bridge)}"
@@ -86,7 +92,8 @@ def of_hypervisor(hypervisor: Hypervisor) -> tuple[Sysctl, ...]:
             Sysctl(
                 f"{conf}.arp_announce",
                 0,
-                "The host's own interface has nothing to hide (the kernel still takes the larger of this and all's).",
+                "The host's own interface has nothing to hide (the kernel still takes the larger "
+                "of this and all's).",
             )
         )
     return tuple(found)

@@ -1,0 +1,420 @@
+"""The guide's cluster, from the example pillar to packets: real master, minions, keepalived,
+kernel.
+
+The tests run in the order in which they stand here: each begins with a whole cluster and leaves
+one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.highstate import Highstate
+from tests.lab.client import Client
+from tests.lab.cluster import MINIONS, SaltCluster
+from tests.lab.waiting import until
+
+VIP = "10.10.10.10"
+PASSWORD = "MY_PASS"
+DIRECTORS = ("lb1", "lb2")
+REAL_SERVERS = ("rs1", "rs2")
+CLIENTS = [f"10.10.10.{number}" for number in range(101, 117)]
+SEED_TABLE = """\
+-A -t 10.10.10.10:80 -s wlc -p 5
+-a -t 10.10.10.10:80 -r 10.10.10.41:80 -g -w 50
+-a -t 10.10.10.10:80 -r 10.10.10.42:80 -g -w 50
+"""
+PILLAR = "/srv/pillar/production/lvs.sls"
+
+
+@pytest.fixture(scope="module")
+def predicted(cluster: SaltCluster) -> Highstate:
+    """What test mode says on machines that have nothing yet."""
+    return Highstate.run(cluster, test=True)
+
+
+@pytest.fixture(scope="module")
+def before(predicted: Highstate, cluster: SaltCluster) -> dict[str, str]:
+    """What a director and a real server look like after test mode, and before the first "
+    "highstate."""
+    looks = "ls /usr/sbin/keepalived /etc/keepalived /etc/salt/minion.d /etc/sysctl.d; ip -brief address"
+    return {name: cluster.lab[name].run(["sh", "-c", looks]).stdout for name in ("lb1", "rs1")}
+
+
+@pytest.fixture(scope="module")
+def first(before: dict[str, str], cluster: SaltCluster) -> Highstate:
+    """The first highstate, on all four minions, and the restart of the minions after it."""
+    started = {name: minion_process(cluster, name) for name in MINIONS}
+    done = Highstate.run(cluster)
+    until(
+        lambda: all(minion_process(cluster, name) not in ("", started[name]) for name in MINIONS),
+        "the minions to be restarted after their first highstate",
+        seconds=90,
+    )
+    cluster.wait()
+    until(lambda: holder(cluster) == ["lb1"], "lb1 to hold the VIP", seconds=30)
+    return done
+
+
+@pytest.fixture
+def whole(first: Highstate, cluster: SaltCluster) -> Iterator[SaltCluster]:
+    """The cluster as the first highstate made it."""
+    until(lambda: holder(cluster) == ["lb1"], "lb1 to hold the VIP", seconds=30)
+    yield cluster
+
+
+@pytest.fixture
+def client(whole: SaltCluster) -> Client:
+    """The client, outside the cluster."""
+    return Client(whole.lab["client"])
+
+
+def minion_process(cluster: SaltCluster, name: str) -> str:
+    return cluster.lab[name].run(["cat", "/run/salt-minion.pid"]).stdout.strip()
+
+
+def holder(cluster: SaltCluster) -> list[str]:
+    """The directors that have the VIP on their card."""
+    held = {
+        name: cluster.lab[name].run(["ip", "-brief", "address", "show", "dev", "eth0"]).stdout
+        for name in DIRECTORS
+        if cluster.lab[name].is_on
+    }
+    return [name for name, said in held.items() if f"{VIP}/32" in said]
+
+
+def keepalived_process(cluster: SaltCluster, name: str) -> str:
+    return cluster.lab[name].run(["cat", "/run/keepalived.pid"]).stdout.strip()
+
+
+# --------------------------------------------------------------------------------------------------
+# Before anything is changed
+
+
+def test_test_mode_on_new_machines_says_what_will_be_done(predicted: Highstate) -> None:
+    assert predicted.failed() == {}
+    assert {name: "lvs-vip-interface" in ids for name, ids in predicted.changing().items()} == {
+        "lb1": False,
+        "lb2": False,
+        "rs1": True,
+        "rs2": True,
+    }
+    table = predicted.of("lb1", "lvs-ipvs-table")
+    assert table["changes"]["tcp 10.10.10.10:80"]["new"] == {"scheduler": "wlc", "persistence": 5}
+
+
+def test_test_mode_changes_nothing(before: dict[str, str]) -> None:
+    assert "keepalived" not in before["lb1"].replace("No such file", "")
+    assert "saltext-lvs" not in before["lb1"] + before["rs1"]
+    assert "dummy0" not in before["rs1"]
+
+
+def test_the_master_finds_the_pillar_of_all_its_minions_right(cluster: SaltCluster) -> None:
+    judged = cluster.salt_run("lvs.validate")
+    assert {name: (answer["valid"], answer["roles"]) for name, answer in judged.items()} == {
+        "lb1": (True, ["director"]),
+        "lb2": (True, ["director"]),
+        "rs1": (True, ["realserver"]),
+        "rs2": (True, ["realserver"]),
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# The first highstate, and the second
+
+
+def test_the_first_highstate_does_everything(first: Highstate, predicted: Highstate) -> None:
+    assert first.failed() == {}
+    # What test mode announced is what was done: no more, no less.
+    assert first.changing() == predicted.changing()
+
+
+def test_the_second_highstate_changes_nothing(whole: SaltCluster) -> None:
+    second = Highstate.run(whole)
+    assert (second.failed(), second.changing()) == ({}, {name: [] for name in MINIONS})
+
+
+def test_test_mode_then_has_nothing_to_announce(whole: SaltCluster) -> None:
+    announced = Highstate.run(whole, test=True)
+    assert (announced.failed(), announced.changing()) == ({}, {name: [] for name in MINIONS})
+
+
+@pytest.mark.parametrize("director", DIRECTORS)
+def test_the_kernel_of_each_director_holds_the_guides_table(
+    whole: SaltCluster, director: str
+) -> None:
+    assert whole.lab[director].run(["ipvsadm", "-Sn"]).stdout == SEED_TABLE
+
+
+def test_connection_synchronization_runs_from_master_to_backup(whole: SaltCluster) -> None:
+    daemons = {
+        name: whole.lab[name].run(["ipvsadm", "-L", "--daemon"]).stdout for name in DIRECTORS
+    }
+    assert daemons == {
+        "lb1": "master sync daemon (mcast=eth0, syncid=10)\n",
+        "lb2": "backup sync daemon (mcast=eth0, syncid=10)\n",
+    } or ("syncid=10" in daemons["lb1"] and "syncid=10" in daemons["lb2"])
+
+
+@pytest.mark.parametrize("name", REAL_SERVERS)
+def test_each_real_server_holds_the_vip_and_is_quiet(whole: SaltCluster, name: str) -> None:
+    host = whole.lab[name]
+    said = json.loads(host.run(["ip", "-json", "address", "show", "dev", "dummy0"]).stdout)
+    (interface,) = said
+    held = [
+        f"{a['local']}/{a['prefixlen']}" for a in interface["addr_info"] if a["family"] == "inet"
+    ]
+    assert held == ["10.10.10.10/32"]
+    assert {"NOARP", "UP"} <= set(interface["flags"])
+    assert host.read("/proc/sys/net/ipv4/conf/all/arp_ignore") == "1\n"
+    assert host.read("/proc/sys/net/ipv4/conf/all/arp_announce") == "2\n"
+    kept = host.read("/etc/sysctl.d/60-saltext-lvs-realserver.conf")
+    assert (
+        kept.split()
+        == "net.ipv4.conf.all.arp_ignore = 1 net.ipv4.conf.all.arp_announce = 2".split()
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Requests and packets
+
+
+def test_clients_reach_both_real_servers_by_the_vip(client: Client) -> None:
+    replies = client.get(VIP, sources=CLIENTS, requests=160)
+    assert replies.errors == []
+    assert {reply.destination for reply in replies.all} == {VIP}
+    assert set(replies.by_server()) == set(REAL_SERVERS)
+    # Persistence: each client address stays with its real server.
+    assert all(len(servers) == 1 for servers in replies.by_source().values())
+
+
+def test_only_the_director_answers_arp_for_the_vip(whole: SaltCluster, client: Client) -> None:
+    lab = whole.lab
+    lab["client"].run(["ip", "neighbour", "flush", "all"], check=True)
+    with (
+        lab["rs1"].capture() as on_rs1,
+        lab["rs2"].capture() as on_rs2,
+        lab["lb1"].capture() as on_lb1,
+    ):
+        assert client.get(VIP, sources=CLIENTS, requests=32).errors == []
+        lab["client"].run(["ip", "neighbour", "flush", "all"], check=True)
+        assert client.get(VIP, sources=CLIENTS, requests=32).errors == []
+    asked = [
+        p for p in on_rs1 if p.kind == "arp" and p.operation == "request" and p.destination == VIP
+    ]
+    assert asked, "the question did not reach the real server, so its silence says nothing"
+    for packets in (on_rs1, on_rs2):
+        spoken = [p for p in packets if p.outgoing and p.kind == "arp" and p.source == VIP]
+        assert spoken == []
+    answered = [p for p in on_lb1 if p.outgoing and p.kind == "arp" and p.source == VIP]
+    assert answered
+    served = [p for p in on_rs1 if not p.outgoing and p.protocol == "tcp" and p.destination == VIP]
+    assert served, "no packet came to rs1 with the VIP as destination"
+
+
+# --------------------------------------------------------------------------------------------------
+# Secrets
+
+
+@pytest.mark.parametrize("name", REAL_SERVERS)
+def test_a_real_servers_compiled_pillar_holds_no_password(whole: SaltCluster, name: str) -> None:
+    done = whole.lab[name].run(["salt-call", "--out=json", "pillar.items"], timeout=120)
+    assert "VirtIP_10" in done.stdout
+    assert PASSWORD not in done.stdout
+    assert "lvs_secrets" not in done.stdout
+
+
+def test_the_password_is_in_no_answer_and_no_log(first: Highstate, whole: SaltCluster) -> None:
+    assert PASSWORD not in json.dumps(first.returned)
+    for name in (*MINIONS, "master"):
+        said = whole.lab[name].run(["grep", "-rlF", PASSWORD, "/var/log", "/run", "/tmp"]).stdout
+        assert said == "", f"{name} has the password in {said}"
+
+
+@pytest.mark.parametrize("director", DIRECTORS)
+def test_the_configuration_with_the_password_is_for_root_alone(
+    whole: SaltCluster, director: str
+) -> None:
+    command = ["stat", "-c", "%a %U %G", "/etc/keepalived/keepalived.conf"]
+    assert whole.lab[director].run(command).stdout == "600 root root\n"
+    found = (
+        whole.lab[director].run(["find", "/etc/keepalived", "-type", "f", "-perm", "/077"]).stdout
+    )
+    assert found == ""
+
+
+# --------------------------------------------------------------------------------------------------
+# Changes to a running cluster
+
+
+class Edited:
+    """A change to the pillar on the master for the time of a ``with`` block."""
+
+    def __init__(self, cluster: SaltCluster, old: str, new: str) -> None:
+        self._master = cluster.master
+        self._old, self._new = old, new
+
+    def __enter__(self) -> None:
+        self._kept = self._master.read(PILLAR)
+        assert self._old in self._kept
+        self._master.write(PILLAR, self._kept.replace(self._old, self._new))
+
+    def __exit__(self, *_: object) -> None:
+        self._master.write(PILLAR, self._kept)
+
+
+def test_a_changed_configuration_is_reloaded_and_nothing_restarts(
+    whole: SaltCluster, client: Client
+) -> None:
+    process = keepalived_process(whole, "lb1")
+    with (
+        client.keep_asking(VIP, sources=CLIENTS, per_second=20) as asking,
+        Edited(whole, "priority: 150", "priority: 140"),
+    ):
+        changed = Highstate.run(whole, "lb1")
+        assert changed.changing() == {"lb1": ["lvs-keepalived-config", "lvs-keepalived-service"]}
+        until(
+            lambda: "priority 140" in running_configuration(whole, "lb1"), "the reload", seconds=20
+        )
+    assert keepalived_process(whole, "lb1") == process
+    assert holder(whole) == ["lb1"]
+    assert asking.replies.errors == []
+    Highstate.run(whole, "lb1")
+
+
+def running_configuration(cluster: SaltCluster, name: str) -> str:
+    return cluster.lab[name].read("/etc/keepalived/keepalived.conf")
+
+
+def test_a_weight_in_the_pillar_becomes_a_weight_in_the_kernel(whole: SaltCluster) -> None:
+    with Edited(whole, "rs2: {weight: 50}", "rs2: {weight: 10}"):
+        announced = Highstate.run(whole, "lb*", test=True)
+        assert announced.changing() == {"lb1": ["lvs-ipvs-table"], "lb2": ["lvs-ipvs-table"]}
+        done = Highstate.run(whole, "lb*")
+        for name in DIRECTORS:
+            assert done.of(name, "lvs-ipvs-table")["changes"] == {
+                "tcp 10.10.10.10:80 -> 10.10.10.42:80": {
+                    "old": {"weight": 50},
+                    "new": {"weight": 10},
+                }
+            }
+            assert "10.10.10.42:80 -g -w 10" in whole.lab[name].run(["ipvsadm", "-Sn"]).stdout
+    Highstate.run(whole, "lb*")
+    assert whole.lab["lb1"].run(["ipvsadm", "-Sn"]).stdout == SEED_TABLE
+
+
+def test_a_wrong_pillar_changes_nothing_anywhere(whole: SaltCluster) -> None:
+    with Edited(whole, "port: 80", "port: 70000"):
+        done = Highstate.run(whole)
+        assert done.changing() == {name: [] for name in MINIONS}
+        for name in MINIONS:
+            (state,) = done.states(name).values()
+            assert (state["result"], state["comment"]) == (
+                False,
+                "lvs:virtual_servers:web:port is 70000; it should be a whole number from 1 to "
+                "65535",
+            )
+        judged = whole.salt_run("lvs.validate", "lb1")
+        assert judged["lb1"]["valid"] is False
+    assert whole.lab["lb1"].run(["ipvsadm", "-Sn"]).stdout == SEED_TABLE
+
+
+def test_a_table_that_another_hand_spoilt_is_put_right(whole: SaltCluster) -> None:
+    lb1 = whole.lab["lb1"]
+    lb1.run(["ipvsadm", "-C"], check=True)
+    lb1.run(["ipvsadm", "-A", "-t", "10.10.10.10:443", "-s", "rr"], check=True)
+    Highstate.run(whole, "lb1")
+    # What the pillar does not name is left alone, unless it says "purge: True".
+    assert lb1.run(["ipvsadm", "-Sn"]).stdout == SEED_TABLE + "-A -t 10.10.10.10:443 -s rr\n"
+    with Edited(whole, "  name: prod\n", "  name: prod\n  purge: True\n"):
+        Highstate.run(whole, "lb1")
+    assert lb1.run(["ipvsadm", "-Sn"]).stdout == SEED_TABLE
+
+
+# --------------------------------------------------------------------------------------------------
+# Failures
+
+
+def test_when_the_masters_power_fails_the_backup_serves_on(
+    whole: SaltCluster, client: Client
+) -> None:
+    with client.keep_asking(VIP, sources=CLIENTS, per_second=20) as asking:
+        whole.lab["lb1"].power_cut()
+        until(lambda: holder(whole) == ["lb2"], "lb2 to take the VIP", seconds=30)
+        assert client.get(VIP, sources=CLIENTS, requests=32).errors == []
+    # Three advertisements of 3 s are missed, and a skew that goes with the priority (RFC 3768).
+    assert asking.replies.longest_gap() < 15
+    whole.lab["lb1"].boot()
+    whole.wait()
+    assert Highstate.run(whole, "lb1").failed() == {}
+    until(lambda: holder(whole) == ["lb1"], "lb1 to take the VIP back", seconds=40)
+    assert whole.lab["lb1"].run(["ipvsadm", "-Sn"]).stdout == SEED_TABLE
+
+
+def test_a_lost_dummy_interface_is_put_back_by_a_highstate(
+    whole: SaltCluster, client: Client
+) -> None:
+    rs1 = whole.lab["rs1"]
+    rs1.run(["ip", "link", "delete", "dummy0"], check=True)
+    done = Highstate.run(whole, "rs1")
+    # A beacon may have been faster: then the highstate has nothing left to do.
+    assert done.failed() == {}
+    assert VIP in rs1.run(["ip", "-brief", "address", "show", "dev", "dummy0"]).stdout
+    replies = client.get(VIP, sources=CLIENTS, requests=64)
+    assert (replies.errors, set(replies.by_server())) == ([], set(REAL_SERVERS))
+
+
+def test_a_rebooted_real_server_comes_back_quiet(whole: SaltCluster, client: Client) -> None:
+    rs2 = whole.lab["rs2"]
+    rs2.power_cut()
+    rs2.boot()
+    # Kept by /etc/sysctl.d: right before anything could give the machine a VIP.
+    assert rs2.read("/proc/sys/net/ipv4/conf/all/arp_ignore") == "1\n"
+    whole.wait()
+    with rs2.capture() as packets:
+        assert Highstate.run(whole, "rs2").failed() == {}
+        assert client.get(VIP, sources=CLIENTS, requests=64).errors == []
+    assert [p for p in packets if p.outgoing and p.kind == "arp" and p.source == VIP] == []
+
+
+# --------------------------------------------------------------------------------------------------
+# Other roles
+
+
+def test_the_masters_part_is_written_by_its_own_sls(whole: SaltCluster) -> None:
+    def apply() -> dict[str, Any]:
+        command = ["salt-call", "--local", "--out=json", "--file-root=/srv/salt", "--id=master"]
+        done = whole.master.run([*command, "state.apply", "lvs.master"], timeout=180)
+        return dict(json.loads(done.stdout)["local"])
+
+    (once,) = apply().values()
+    assert (once["result"], bool(once["changes"])) == (True, True)
+    (again,) = apply().values()
+    assert (again["result"], again["changes"]) == (True, {})
+    shipped = whole.master.read("/srv/salt/lvs/files/master.conf")
+    assert whole.master.read("/etc/salt/master.d/saltext-lvs.conf") == shipped
+
+
+def test_a_virtualization_host_gets_the_guides_settings(whole: SaltCluster) -> None:
+    host = whole.lab["client"]
+    for name in ("virbr0", "eth1"):
+        host.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    for folder, source in (("/srv/salt", "/srv/salt"), ("/srv/pillar", "/srv/pillar")):
+        whole.copy(whole.master, source, host, folder)
+
+    def apply() -> dict[str, Any]:
+        roots = ["--file-root=/srv/salt", "--pillar-root=/srv/pillar/production"]
+        command = ["/usr/local/bin/salt-call", "--local", "--out=json", "--id=kvm1", *roots]
+        done = host.run([*command, "state.apply", "lvs.hypervisor"], timeout=180)
+        return dict(json.loads(done.stdout)["local"])
+
+    once = apply()
+    assert {state["result"] for state in once.values()} == {True}
+    assert host.read("/proc/sys/net/ipv4/conf/virbr0/arp_ignore") == "1\n"
+    assert host.read("/proc/sys/net/ipv4/ip_forward") == "1\n"
+    again = apply()
+    assert [state["changes"] for state in again.values()] == [{} for _ in again]
