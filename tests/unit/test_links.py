@@ -265,7 +265,8 @@ WANTED = st.lists(FULL, unique=True).map(tuple)
 @given(st.none() | LINKS, WANTED)
 def test_what_is_planned_makes_it_so(link: Link | None, wanted: tuple[Interface, ...]) -> None:
     result = after(link, links.plan("dummy0", link, wanted))
-    assert result is not None and result.up and not result.arp
+    assert result is not None
+    assert (result.up, result.arp) == (True, False)
     assert links.lacking(result, wanted) == ()
     assert links.plan("dummy0", result, wanted) == ()
 

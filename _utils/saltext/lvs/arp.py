@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from saltext.lvs import rtnetlink, sysctls
+from saltext.lvs import sysctls
 from saltext.lvs.errors import KernelError, LvsError
 from saltext.lvs.reading import Address
 from saltext.lvs.rtnetlink import Link
@@ -91,11 +91,6 @@ def ingress(links: Iterable[Link], address: Address | None) -> tuple[str, ...]:
         link.name for link in outside if any(held.address.ip == address for held in link.addresses)
     ]
     return tuple(holders or (link.name for link in outside))
-
-
-def faults_now(address: Address | None) -> tuple[Fault, ...]:
-    """What is wrong with this machine's settings now; *address* as for :func:`ingress`."""
-    return faults(read(ingress(rtnetlink.read_all(), address)))
 
 
 def read(interfaces: Sequence[str]) -> dict[Setting, int]:

@@ -228,6 +228,11 @@ class Duty:
     vips: tuple[Interface, ...]
     address: Address | None = None
 
+    @property
+    def has_ipv4(self) -> bool:
+        """Whether a VIP is of IPv4: only then ARP plays a part."""
+        return any(vip.version == 4 for vip in self.vips)
+
 
 def duty_of(cluster: Cluster, minion_id: str) -> Duty:
     """What the pillar asks of a minion."""

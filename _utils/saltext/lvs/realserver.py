@@ -24,6 +24,16 @@ def plan(duty: Duty) -> tuple[Op, ...]:
     return links.plan(duty.interface, rtnetlink.read(duty.interface), duty.vips)
 
 
+def faults(duty: Duty) -> tuple[arp.Fault, ...]:
+    """The ARP settings that would let a VIP be heard now."""
+    return arp.faults(settings(duty)) if duty.has_ipv4 else ()
+
+
+def settings(duty: Duty) -> dict[arp.Setting, int]:
+    """The ARP settings that matter, as they are."""
+    return arp.read(arp.ingress(rtnetlink.read_all(), duty.address))
+
+
 def present(duty: Duty, check_arp: bool = True) -> Outcome:
     """Make a real server hold its VIPs.
 
@@ -33,9 +43,9 @@ def present(duty: Duty, check_arp: bool = True) -> Outcome:
     Raises :class:`~saltext.lvs.arp.Noisy` for that, and what :func:`saltext.lvs.links.apply` does.
     """
     if check_arp and _adds_ipv4(plan(duty)):
-        faults = arp.faults_now(duty.address)
-        if faults:
-            raise arp.Noisy(f"no VIP is added while {'; '.join(map(str, faults))}")
+        found = faults(duty)
+        if found:
+            raise arp.Noisy(f"no VIP is added while {'; '.join(map(str, found))}")
     return links.apply(lambda: plan(duty))
 
 
@@ -62,7 +72,7 @@ def repair(duty: Duty) -> Outcome | None:
             return Outcome(())
         time.sleep(rest(REPAIRED, time.time()))
         _touch(REPAIRED)
-        if arp.faults_now(duty.address):
+        if faults(duty):
             arp.silence()
         return present(duty)
 

@@ -1,0 +1,294 @@
+"""
+A real server's VIPs on a dummy interface: see them, plan them, put them there.
+
+Reading and planning need no other package; changing something needs pyroute2. What should be there
+comes from the pillar, key ``lvs`` (see ``docs/pillar.md``).
+
+:depends: pyroute2 in Salt's own Python, root
+"""
+
+import logging
+
+import saltext.lvs
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+saltext.lvs.refresh(__file__)
+
+from saltext.lvs import errors, links, model, realserver, rtnetlink, watch  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+__virtualname__ = "dummy"
+__func_alias__ = {"list_": "list"}
+
+_salt_errors = errors.raised_as(SaltInvocationError, CommandExecutionError)
+
+
+def __virtual__():
+    if __grains__["kernel"] != "Linux":
+        return False, "dummy interfaces are a part of Linux"
+    return __virtualname__
+
+
+@_salt_errors
+def list_():
+    """
+    Return the dummy interfaces of this machine and what they hold.
+
+    A mapping by name of ``up``, ``arp`` (both True or False) and ``addresses``, a list of
+    ``address`` (with prefix) and ``ours`` (whether it bears the mark of this extension; kernels
+    before 5.18 keep no marks).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'rs*' dummy.list
+    """
+    return {
+        link.name: {
+            "up": link.up,
+            "arp": link.arp,
+            "addresses": [
+                {"address": str(held.address), "ours": held.ours} for held in link.addresses
+            ],
+        }
+        for link in rtnetlink.read_all()
+        if link.kind == links.KIND
+    }
+
+
+@_salt_errors
+def plan(interface=None, addresses=None):
+    """
+    Return what ``dummy.present`` would do now, and change nothing.
+
+    The answer has ``interface``; ``operations``, sentences in the order in which they would be
+    carried out, and ``changes``, an ``old`` and a ``new`` for the interface's state and for each
+    address's holder, both empty when all is as it should be; ``foreign``, addresses on the
+    interface that are none of ours and stay; and ``faults``, sentences about ARP settings that
+    would let a VIP be heard.
+
+    interface
+        The dummy interface; by default the pillar's ``vip_interface``.
+
+    addresses
+        The VIPs that it should hold, /32 (IPv6: /128); by default those that the pillar asks this
+        minion to hold.
+
+    Raises SaltInvocationError for a wrong pillar or argument, CommandExecutionError if an interface
+    of another kind has the name.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'rs*' dummy.plan
+        salt rs1 dummy.plan dummy0 '[10.10.10.10, "2001:db8::10"]'
+    """
+    duty = _duty(interface, addresses)
+    ops = realserver.plan(duty)
+    return {
+        "interface": duty.interface,
+        "operations": [str(op) for op in ops],
+        "changes": links.changes(ops),
+        "foreign": _foreign(duty),
+        "faults": [str(fault) for fault in realserver.faults(duty)],
+    }
+
+
+@_salt_errors
+def present(interface=None, addresses=None, check_arp=True):
+    """
+    Make a dummy interface hold its VIPs, up and without ARP, and read it back.
+
+    VIPs that this extension once put there and that are no longer wanted go; addresses that
+    somebody else put there stay. The answer is that of ``dummy.plan``, but of what was really done,
+    and has ``left``: operations that are missing still because another program works against it.
+
+    interface, addresses
+        As for ``dummy.plan``.
+
+    check_arp
+        Refuse to add an IPv4 VIP while this machine would answer ARP for it; False adds it anyway.
+
+    Raises what ``dummy.plan`` does, and CommandExecutionError without pyroute2, for ARP settings
+    that are not right yet, or where the kernel refuses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'rs*' dummy.present
+    """
+    duty = _duty(interface, addresses)
+    return _told(duty, realserver.present(duty, bool(check_arp)))
+
+
+@_salt_errors
+def plan_absent(interface=None, force=False):
+    """
+    Return what ``dummy.absent`` would do now, and change nothing: ``interface``, ``operations`` and
+    ``changes`` as of ``dummy.plan``.
+
+    interface, force
+        As for ``dummy.absent``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt rs1 dummy.plan_absent dummy1
+    """
+    duty = _duty(interface, None if interface is None else _pillar_vips())
+    ops = realserver.plan_absent(duty, bool(force))
+    return {
+        "interface": duty.interface,
+        "operations": [str(op) for op in ops],
+        "changes": links.changes(ops),
+    }
+
+
+@_salt_errors
+def absent(interface=None, force=False):
+    """
+    Take a dummy interface away, with the VIPs on it.
+
+    The answer is as of ``dummy.present``.
+
+    interface
+        The dummy interface; by default the pillar's ``vip_interface``.
+
+    force
+        Take it away even if it holds addresses that are neither ours nor the pillar's VIPs.
+
+    Raises CommandExecutionError for an interface of another kind, and for such addresses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt rs1 dummy.absent dummy1
+    """
+    duty = _duty(interface, None if interface is None else _pillar_vips())
+    return _told(duty, realserver.absent(duty, bool(force)))
+
+
+@_salt_errors
+def check():
+    """
+    Return whether this minion holds the VIPs that it should, and keeps quiet about them.
+
+    The answer has ``ok``, and ``findings``, a sentence for each thing that is wrong; then, as they
+    are, ``interface``, ``vips`` (those that it should hold), ``lacking``, ``foreign`` and
+    ``sysctls``.
+
+    Raises SaltInvocationError for a wrong pillar.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'rs*' dummy.check
+    """
+    duty = _duty()
+    lacking = links.lacking(rtnetlink.read(duty.interface), duty.vips)
+    findings = [f"{duty.interface} does not hold {vip}" for vip in lacking]
+    findings += [str(fault) for fault in realserver.faults(duty)]
+    return {
+        "ok": not findings,
+        "findings": findings,
+        "interface": duty.interface,
+        "vips": [str(vip) for vip in duty.vips],
+        "lacking": [str(vip) for vip in lacking],
+        "foreign": _foreign(duty),
+        "sysctls": {str(setting): value for setting, value in realserver.settings(duty).items()},
+    }
+
+
+def look(beacon="dummy", repeat=30):
+    """
+    Look once for the beacon ``dummy`` and return its events; see there for what they say.
+
+    It answers in well under a millisecond. What was seen is remembered for the next look, by
+    beacon, for as long as the minion's process lives. A wrong pillar is logged once, and the last
+    right one is kept to.
+
+    beacon
+        The name of the beacon that asks.
+
+    repeat
+        Seconds between two events that tell the whole state.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt rs1 dummy.look
+    """
+    memory = watch.memory(beacon)
+    try:
+        watch.brief(memory, __pillar__, __opts__["id"])
+    except errors.InvalidConfig as error:
+        log.error("The pillar describes no cluster that beacon %s could watch: %s", beacon, error)
+    return watch.look(memory, __opts__["id"], repeat)
+
+
+@_salt_errors
+def repair():
+    """
+    Put back the VIPs that this real server lacks now, and set ARP right before that.
+
+    For the reactor: it takes no argument, looks for itself, does nothing where nothing lacks, and
+    changes something once in three seconds at most. The answer is as of ``dummy.present``;
+    ``queued`` tells that another repair is in line already, which will see what this one would.
+
+    Raises CommandExecutionError on a minion that is no real server, and what ``dummy.present``
+    does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt rs1 dummy.repair
+    """
+    cluster = model.from_pillar(__pillar__)
+    cluster.expect_role(__opts__["id"], model.Role.REAL_SERVER)
+    duty = links.duty_of(cluster, __opts__["id"])
+    outcome = realserver.repair(duty)
+    return {**_told(duty, outcome or links.Outcome(())), "queued": outcome is None}
+
+
+def _duty(interface=None, addresses=None):
+    """What the arguments ask for, and the pillar for what they leave open."""
+    own = _own_duty() if interface is None or addresses is None or "lvs" in __pillar__ else None
+    return links.Duty(
+        cluster=own.cluster if own else "",
+        interface=own.interface if interface is None else links.as_interface(interface),
+        vips=own.vips if addresses is None else links.as_vips(addresses),
+        address=own.address if own else None,
+    )
+
+
+def _own_duty():
+    return links.duty_of(model.from_pillar(__pillar__), __opts__["id"])
+
+
+def _pillar_vips():
+    """The VIPs that the pillar asks this minion to hold; none without a pillar."""
+    return [str(vip) for vip in _own_duty().vips] if "lvs" in __pillar__ else []
+
+
+def _foreign(duty):
+    link = rtnetlink.read(duty.interface)
+    return [str(address) for address in links.foreign(link, duty.vips)] if link else []
+
+
+def _told(duty, outcome):
+    return {
+        "interface": duty.interface,
+        "operations": [str(op) for op in outcome.ops],
+        "changes": links.changes(outcome.ops),
+        "foreign": _foreign(duty),
+        "left": [str(op) for op in outcome.left],
+    }
