@@ -6,6 +6,7 @@ import asyncio
 import errno
 import ipaddress
 import json
+import logging
 import os
 import subprocess
 import threading
@@ -19,6 +20,8 @@ from saltext.lvs import arp, links, locking, realserver, rtnetlink, watch
 from saltext.lvs.errors import KernelError
 from saltext.lvs.links import Duty, NotOurs
 from saltext.lvs.rtnetlink import MARK, HeldAddress, Link
+
+from tests.functional.conftest import Minion, example
 
 pytestmark = pytest.mark.usefixtures("netns")
 
@@ -500,5 +503,130 @@ def test_a_read_that_a_change_has_interrupted_is_done_again(
 
     monkeypatch.setattr(rtnetlink, "_messages", interrupted)
     loopback, holders = rtnetlink.glance("lo", OWN)
-    assert loopback is not None and loopback.holds(ipaddress.ip_interface("192.0.2.7/32"))
+    assert loopback is not None
+    assert loopback.holds(ipaddress.ip_interface("192.0.2.7/32"))
     assert holders == ("eth0",)
+
+
+# -------------------------------------------------------------------------------------------------
+# Through Salt
+
+
+@pytest.fixture
+def rs1(tmp_path: Path) -> Minion:
+    watch.memories.clear()
+    # Salt's own handlers write to streams that pytest has closed by then.
+    logging.raiseExceptions = False
+    return Minion("rs1", example("production"), tmp_path)
+
+
+PRESENT = {
+    "dummy0": {"old": None, "new": "up"},
+    "10.10.10.10/32": {"old": None, "new": "dummy0"},
+}
+
+
+def test_the_state_makes_it_so_as_its_test_said_and_a_second_run_is_empty(rs1: Minion) -> None:
+    tested = rs1.state("dummy.present", "dummy0", test=True)
+    assert (tested["result"], tested["changes"]) == (None, PRESENT)
+    assert rtnetlink.read("dummy0") is None
+    assert rs1.state("dummy.present", "dummy0") == {
+        "name": "dummy0",
+        "result": True,
+        "changes": PRESENT,
+        "comment": "dummy0 was changed:\n"
+        "- create dummy interface dummy0\n"
+        "- add 10.10.10.10/32 to dummy0",
+    }
+    for test in (True, False):
+        assert rs1.state("dummy.present", "dummy0", test=test) == {
+            "name": "dummy0",
+            "result": True,
+            "changes": {},
+            "comment": "dummy0 is as it should be.",
+        }
+    (listed,) = rs1.call("dummy.list").values()
+    assert (listed["up"], listed["arp"]) == (True, False)
+    assert {"address": "10.10.10.10/32", "ours": True} in listed["addresses"]
+    assert rs1.call("dummy.check")["ok"] is True
+
+
+def test_the_state_names_a_foreign_address_and_leaves_it(rs1: Minion) -> None:
+    made()
+    ip("address add 192.0.2.7/24 dev dummy0")
+    assert rs1.state("dummy.present", "dummy0", addresses=["10.10.10.11"]) == {
+        "name": "dummy0",
+        "result": True,
+        "changes": {
+            "10.10.10.11/32": {"old": None, "new": "dummy0"},
+            "10.10.10.10/32": {"old": "dummy0", "new": None},
+        },
+        "comment": "dummy0 was changed:\n"
+        "- add 10.10.10.11/32 to dummy0\n"
+        "- remove 10.10.10.10/32 from dummy0\n"
+        "192.0.2.7/24 is not ours: left alone.",
+    }
+
+
+def test_the_state_refuses_a_vip_that_would_be_heard_unless_told_otherwise(rs1: Minion) -> None:
+    settings("all", 0, 2)
+    # A state before this one may be about to set it.
+    assert rs1.state("dummy.present", "dummy0", test=True)["result"] is None
+    fault = (
+        "this machine answers ARP requests for its VIPs on eth0: net.ipv4.conf.all.arp_ignore and "
+        "net.ipv4.conf.eth0.arp_ignore is 0, it should be 1"
+    )
+    assert rs1.state("dummy.present", "dummy0") == {
+        "name": "dummy0",
+        "result": False,
+        "changes": {},
+        "comment": f"no VIP is added while {fault}",
+    }
+    forced = rs1.state("dummy.present", "dummy0", check_arp=False)
+    assert (forced["result"], forced["changes"]) == (True, PRESENT)
+    assert f"Beware: {fault}." in rs1.state("dummy.present", "dummy0")["comment"]
+
+
+def test_a_state_that_fails_half_way_reports_what_it_did(rs1: Minion) -> None:
+    made()
+    Path("/proc/sys/net/ipv6/conf/dummy0/disable_ipv6").write_text("1")
+    answer = rs1.state("dummy.present", "dummy0", addresses=["10.10.10.11", "fd00::10"])
+    assert (answer["result"], answer["changes"]) == (
+        False,
+        {"10.10.10.11/32": {"old": None, "new": "dummy0"}},
+    )
+    assert answer["comment"].startswith("cannot add fd00::10/128 to dummy0: Permission denied")
+
+
+def test_the_state_takes_it_away(rs1: Minion) -> None:
+    made()
+    gone = {
+        "10.10.10.10/32": {"old": "dummy0", "new": None},
+        "dummy0": {"old": "up", "new": None},
+    }
+    tested = rs1.state("dummy.absent", "dummy0", test=True)
+    assert (tested["result"], tested["changes"]) == (None, gone)
+    assert addresses() == ["10.10.10.10/32"]
+    done = rs1.state("dummy.absent", "dummy0")
+    assert (done["result"], done["changes"]) == (True, gone)
+    assert rs1.state("dummy.absent", "dummy0")["changes"] == {}
+
+
+def test_the_beacon_sees_the_loss_and_the_reactors_call_puts_it_back(rs1: Minion) -> None:
+    rs1.call("dummy.present")
+    (state,) = rs1.call("dummy.look")
+    assert (state["tag"], state["quiet"]) == ("state", True)
+    ip("link delete dummy0")
+    (lost,) = rs1.call("dummy.look")
+    assert [change["now"] for change in lost["changes"]] == ["lost"]
+    assert rs1.call("dummy.repair") == {
+        "interface": "dummy0",
+        "operations": ["create dummy interface dummy0", "add 10.10.10.10/32 to dummy0"],
+        "changes": PRESENT,
+        "foreign": [],
+        "left": [],
+        "queued": False,
+    }
+    (restored,) = rs1.call("dummy.look")
+    assert [change["now"] for change in restored["changes"]] == ["restored"]
+    assert rs1.call("dummy.repair")["operations"] == []

@@ -69,6 +69,14 @@ def test_a_wrong_pillar_is_told_once_and_the_last_right_one_kept_to() -> None:
     assert memory.duty == right
 
 
+def test_a_new_object_of_the_same_pillar_is_no_new_pillar() -> None:
+    memory = watch.Memory()
+    wrong = {"vip_interface": "an interface with spaces"}
+    with pytest.raises(InvalidConfig):
+        watch.brief(memory, {"lvs": wrong}, "rs1")
+    watch.brief(memory, {"lvs": dict(wrong)}, "rs1")
+
+
 def test_who_must_hold_no_vip_has_nothing_to_tell() -> None:
     memory = watch.Memory()
     assert watch.look(memory, "lb1", repeat=30) == []

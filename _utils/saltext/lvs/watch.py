@@ -47,7 +47,11 @@ def brief(memory: Memory, pillar: Mapping[str, Any], minion_id: str) -> None:
     described = pillar.get("lvs")
     if described is None or described is memory.pillar:
         return
+    # A refresh makes a new object of what is mostly the same pillar.
+    same = described == memory.pillar
     memory.pillar = described
+    if same:
+        return
     memory.duty = links.duty_of(model.from_pillar(pillar), minion_id)
 
 
@@ -79,7 +83,8 @@ def see(duty: Duty) -> losses.Sight:
     if not ingress:
         ingress = arp.ingress(rtnetlink.read_all(), None)
     values = arp.read(ingress)
-    faulty = {str(setting) for fault in arp.faults(values) for setting in fault.blamed}
+    faults = arp.faults(values) if duty.has_ipv4 else ()
+    faulty = {str(setting) for fault in faults for setting in fault.blamed}
     lacking = links.lacking(link, duty.vips)
     return losses.Sight(
         interface=duty.interface,

@@ -1,0 +1,107 @@
+"""
+Tell when a real server loses its VIPs, gets them back, or would be heard with them.
+
+Everything comes from the pillar: which VIPs, on which interface. The beacon belongs into the
+minion's own configuration folder, so that it runs without a master too:
+
+.. code-block:: yaml
+
+    beacons:
+      dummy:
+        - interval: 1
+        - repeat: 30
+    beacons_before_connect: True
+
+``interval``
+    Seconds between two looks; Salt's own option. Without it every tick (one second) is a look.
+
+``repeat``
+    Seconds between two ``state`` events. Default 30.
+
+Each look costs a fraction of a millisecond: it asks the kernel, waits for nobody and changes
+nothing. On a minion whose pillar asks it to hold no VIP, it tells nothing.
+
+An event's tag is ``salt/beacon/<minion id>/dummy/change`` or ``.../state``. Both have ``id``, the
+minion that tells it; ``cluster``; ``boot_id`` and ``seq``, which together with the id make an event
+that one and no other (``seq`` grows, with gaps); ``at``, when it was seen, in seconds since 1970.
+
+``change`` lists in ``changes`` what one look found changed. For a VIP: ``interface``, ``address``;
+``was`` (``held``, ``lost``, or None at the first look) and ``now`` (``lost`` or ``restored``);
+``since``, when that loss was first seen; ``count``, how often it was lost since the minion watches;
+``repaired``, whether the minion has put it back by itself. A VIP is held if the interface has its
+address, be it up or down. For an ARP setting: ``sysctl``, ``was``, ``now``, and ``quiet``, whether
+ARP requests for a VIP stay unanswered with it. The kernel sends no word when one changes, so a look
+is what finds it.
+
+``state`` tells the whole truth: ``interface``; ``vips``, a list of ``address``, ``now``, ``since``
+and ``count``; ``sysctls``; ``quiet``. It comes at the first look, then every ``repeat`` seconds.
+What is wrong at the first look is a change as well: after a reboot that is how a lost VIP shows.
+
+.. code-block:: yaml
+
+    # salt/beacon/rs1/dummy/change
+    id: rs1
+    cluster: prod
+    boot_id: 5f0c1d3e-6a0b-4c58-9d6e-0b8f7f5a2f11
+    seq: 4711
+    at: 1795350411.54
+    changes:
+      - interface: dummy0
+        address: 10.10.10.10
+        was: held
+        now: lost
+        since: 1795350411.54
+        count: 1
+        repaired: False
+"""
+
+__virtualname__ = "dummy"
+
+# "_beacon_name" and "enabled" are Salt's own, as are those that it handles before it calls us.
+OPTIONS = {
+    "repeat",
+    "interval",
+    "enabled",
+    "beacon_module",
+    "disable_during_state_run",
+    "run_once",
+    "_beacon_name",
+}
+REPEAT_SECONDS = 30
+
+
+def __virtual__():
+    if "dummy.look" in __salt__:
+        return __virtualname__
+    return False, "the dummy execution module is not loaded"
+
+
+def validate(config):
+    """Check the configuration: a list of mappings with the options above."""
+    if not isinstance(config, list) or not all(isinstance(item, dict) for item in config):
+        return False, "The configuration of beacon dummy must be a list of mappings."
+    options = _merged(config)
+    unknown = ", ".join(sorted(set(options) - OPTIONS))
+    if unknown:
+        return False, f"Beacon dummy does not know: {unknown}."
+    repeat = options.get("repeat", REPEAT_SECONDS)
+    if type(repeat) not in (int, float) or repeat <= 0:
+        return False, "The option repeat of beacon dummy must be a number of seconds above 0."
+    return True, "The configuration of beacon dummy is right."
+
+
+def beacon(config):
+    """Look once, and return the events that follow."""
+    options = _merged(config)
+    return __salt__["dummy.look"](
+        beacon=options.get("_beacon_name", __virtualname__),
+        repeat=options.get("repeat", REPEAT_SECONDS),
+    )
+
+
+def close(config):
+    """Nothing runs between two looks, and what was seen stays: a refresh is no news."""
+
+
+def _merged(config):
+    return {key: value for item in config for key, value in item.items()}
