@@ -8,7 +8,6 @@ one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -39,9 +38,9 @@ def predicted(cluster: SaltCluster) -> Highstate:
 
 @pytest.fixture(scope="module")
 def before(predicted: Highstate, cluster: SaltCluster) -> dict[str, str]:
-    """What a director and a real server look like after test mode, and before the first "
-    "highstate."""
-    looks = "ls /usr/sbin/keepalived /etc/keepalived /etc/salt/minion.d /etc/sysctl.d; ip -brief address"
+    """A director and a real server after test mode, and before the first highstate."""
+    files = "/usr/sbin/keepalived /etc/keepalived /etc/salt/minion.d /etc/sysctl.d"
+    looks = f"ls {files}; ip -brief address"
     return {name: cluster.lab[name].run(["sh", "-c", looks]).stdout for name in ("lb1", "rs1")}
 
 
@@ -61,10 +60,10 @@ def first(before: dict[str, str], cluster: SaltCluster) -> Highstate:
 
 
 @pytest.fixture
-def whole(first: Highstate, cluster: SaltCluster) -> Iterator[SaltCluster]:
+def whole(first: Highstate, cluster: SaltCluster) -> SaltCluster:
     """The cluster as the first highstate made it."""
     until(lambda: holder(cluster) == ["lb1"], "lb1 to hold the VIP", seconds=30)
-    yield cluster
+    return cluster
 
 
 @pytest.fixture
@@ -173,10 +172,10 @@ def test_each_real_server_holds_the_vip_and_is_quiet(whole: SaltCluster, name: s
     assert host.read("/proc/sys/net/ipv4/conf/all/arp_ignore") == "1\n"
     assert host.read("/proc/sys/net/ipv4/conf/all/arp_announce") == "2\n"
     kept = host.read("/etc/sysctl.d/60-saltext-lvs-realserver.conf")
-    assert (
-        kept.split()
-        == "net.ipv4.conf.all.arp_ignore = 1 net.ipv4.conf.all.arp_announce = 2".split()
-    )
+    assert kept.splitlines() == [
+        "net.ipv4.conf.all.arp_ignore = 1",
+        "net.ipv4.conf.all.arp_announce = 2",
+    ]
 
 
 # --------------------------------------------------------------------------------------------------

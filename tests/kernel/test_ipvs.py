@@ -218,7 +218,7 @@ def test_a_writer_that_never_rests_is_told_of(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ipvs.Client, "send", sent_and_undone)
     outcome = ipvs.apply(SEED)
     assert outcome.ops == ()
-    assert [str(op) for op in outcome.left][0] == f"add virtual server {WEB}"
+    assert str(outcome.left[0]) == f"add virtual server {WEB}"
 
 
 def test_connections_are_read_apart_from_settings() -> None:
