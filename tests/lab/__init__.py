@@ -1,6 +1,7 @@
 """The lab: hosts with IPVS in the memory of one machine, for tests, the demo and people.
 
-``python -m tests.lab run -- COMMAND`` gives a command a kernel with IPVS; in it, ``Lab`` makes hosts.
+``python -m tests.lab run -- COMMAND`` gives a command a kernel with IPVS; in it, ``Lab`` makes
+hosts.
 """
 
 from __future__ import annotations

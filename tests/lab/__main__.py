@@ -1,4 +1,4 @@
-"""The lab's command line: ``python -m tests.lab run|shell|setup``."""
+"""The lab's command line: ``python -m tests.lab run|setup``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("setup", help="download what the lab needs, once")
     run = actions.add_parser("run", help="run one command on a kernel that has IPVS")
     run.add_argument("--cpu", type=int, help="processor to run on (default: a free one)")
     run.add_argument("--mem", default="4G", help="memory of user-mode Linux (default: 4G)")
@@ -32,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _do(chosen: argparse.Namespace) -> int:
+    if chosen.action == "setup":
+        machine.prepare()
+        return 0
     return machine.run(chosen.command, cpu=chosen.cpu, memory=chosen.mem, terminal=chosen.tty)
 
 

@@ -14,6 +14,7 @@ from tests.lab import cache, packages
 
 FOLDER = Path("/run/lab/base")
 MACHINE = Path("/run/lab/machine")
+PACKAGES = "var/lib/lab-packages"
 
 # The machine's private settings, and the traces of what the formula makes.
 REMOVED = (
@@ -42,6 +43,8 @@ def build(names: Mapping[str, str]) -> None:
             _remove(root / path)
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)
+        # Not in the cache itself: apt reads as a user who may not look into root's home.
+        shutil.copytree(packages.fetch(), root / PACKAGES)
         (root / "lib/modules").mkdir(exist_ok=True)
         (root / "var/lib/apt/lists/partial").mkdir(parents=True)
         _refresh_apt(root)
@@ -54,7 +57,7 @@ def _files(names: Mapping[str, str]) -> dict[str, str]:
     return {
         "etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n{hosts}",
         "etc/resolv.conf": "",
-        "etc/apt/sources.list": f"deb [trusted=yes] file:{packages.fetch()} ./\n",
+        "etc/apt/sources.list": f"deb [trusted=yes] file:/{PACKAGES} ./\n",
         "etc/pip.conf": f"[global]\nno-index = true\nfind-links = {cache.folder()}/wheels\n",
     }
 
@@ -90,7 +93,7 @@ def _refresh_apt(root: Path) -> None:
     for name in ("proc", "dev"):
         subprocess.run(["mount", "--rbind", f"/{name}", root / name], check=True)
     subprocess.run(
-        ["chroot", root, "apt-get", "-q", "-oAPT::Sandbox::User=root", "update"],
+        ["chroot", root, "apt-get", "-q", "update"],
         check=True,
         capture_output=True,
     )

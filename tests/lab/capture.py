@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from tests.lab import namespaces
 
@@ -51,7 +52,7 @@ def decode(frame: bytes, at: float = 0.0, outgoing: bool = False) -> Packet:
     return Packet(at, outgoing, *macs, kind, **fields)
 
 
-def _arp(body: bytes) -> dict:
+def _arp(body: bytes) -> dict[str, Any]:
     (operation,) = struct.unpack_from("!H", body, 6)
     return {
         "operation": OPERATIONS.get(operation, str(operation)),
@@ -60,7 +61,7 @@ def _arp(body: bytes) -> dict:
     }
 
 
-def _ipv4(body: bytes) -> dict:
+def _ipv4(body: bytes) -> dict[str, Any]:
     header = (body[0] & 0x0F) * 4
     (length,) = struct.unpack_from("!H", body, 2)
     return {
@@ -70,7 +71,7 @@ def _ipv4(body: bytes) -> dict:
     }
 
 
-def _ipv6(body: bytes) -> dict:
+def _ipv6(body: bytes) -> dict[str, Any]:
     (length,) = struct.unpack_from("!H", body, 4)
     return {
         "source": str(ipaddress.IPv6Address(body[8:24])),
@@ -79,12 +80,12 @@ def _ipv6(body: bytes) -> dict:
     }
 
 
-def _transport(number: int, payload: bytes) -> dict:
+def _transport(number: int, payload: bytes) -> dict[str, Any]:
     protocol = PROTOCOLS.get(number, str(number))
-    ports = {}
+    fields: dict[str, Any] = {"protocol": protocol, "payload": payload}
     if protocol in ("tcp", "udp") and len(payload) >= 4:
-        ports = dict(zip(("source_port", "destination_port"), struct.unpack_from("!HH", payload)))
-    return {"protocol": protocol, "payload": payload, **ports}
+        fields["source_port"], fields["destination_port"] = struct.unpack_from("!HH", payload)
+    return fields
 
 
 class Capture:

@@ -7,7 +7,10 @@ library alone: ``python client.py URL-HOST PORT JSON`` (see ``_main``).
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
+import select
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -65,7 +68,7 @@ class Replies:
         ends = sorted(reply.ended for reply in self.all if reply.server)
         last = max((reply.ended for reply in self.all), default=0.0)
         marks = [0.0, *ends, last]
-        return max(later - earlier for earlier, later in zip(marks, marks[1:]))
+        return max(later - earlier for earlier, later in itertools.pairwise(marks))
 
 
 class Client:
@@ -100,7 +103,7 @@ class Client:
         timeout: float = 1.0,
         seconds: float = 120,
     ) -> Asking:
-        """Ask ``per_second`` times a second in the background until told to stop (or ``seconds``)."""
+        """Ask ``per_second`` times a second in the background, until told to stop."""
         plan = {
             "sources": list(sources),
             "requests": int(per_second * seconds),
@@ -114,7 +117,7 @@ class Client:
 
 
 class Asking:
-    """Requests in the background: ``with client.keep_asking(...) as asking: ...``, then ``replies``."""
+    """Requests in the background of a ``with`` block; after it, ``replies`` has them all."""
 
     def __init__(self, host: Host, command: list[str]) -> None:
         self._host = host
@@ -122,8 +125,6 @@ class Asking:
         self.replies = Replies(())
 
     def __enter__(self) -> Asking:
-        import subprocess
-
         self._process = self._host.popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -162,8 +163,6 @@ def _ask(address: str, port: int, source: str, timeout: float, start: float) -> 
 
 def _turns(requests: int, per_second: float) -> Iterator[int]:
     """Numbers of requests, each when it is due; ends early when our input is closed."""
-    import select
-
     start = time.monotonic()
     for number in range(requests):
         if per_second:

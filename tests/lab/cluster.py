@@ -1,4 +1,4 @@
-"""Salt in the lab: a master, its minions, and what they serve and need."""
+"""The seed's cluster: a Salt master, its minions, web servers to balance and a mail server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from email.message import Message
@@ -21,13 +22,15 @@ from tests.lab.waiting import until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MINIONS = ("lb1", "lb2", "rs1", "rs2")
+WEB_SERVERS = ("rs1", "rs2")
 PROGRAMS = ("salt", "salt-call", "salt-key", "salt-master", "salt-minion", "salt-pip", "salt-run")
 MAILS = "/var/mail/lab"
+RETURN_PORT = 4506
 
 MASTER_CONFIG = """\
 interface: {address}
 auto_accept: True
-worker_threads: 3
+worker_threads: 2
 # The tree as a clean checkout has it; and the lab's own top file.
 file_roots:
   base: [/srv/salt, /srv/lab]
@@ -51,6 +54,29 @@ base:
   '*': [lvs]
 """
 
+# Runs on the master: asks those who have not answered yet again and again, without the seconds that
+# the salt command takes to start, and to make sure of those that do not answer.
+ASK_UNTIL_ANSWERED = """\
+import sys, time
+import salt.client, salt.exceptions, salt.utils.event
+
+end = time.monotonic() + float(sys.argv[1])
+silent = set(sys.argv[2:])
+client = salt.client.LocalClient()
+with salt.utils.event.get_event("master", opts=client.opts, listen=True) as events:
+    while silent and time.monotonic() < end:
+        try:
+            client.cmd_async(sorted(silent), "test.ping", tgt_type="list")
+        except salt.exceptions.SaltException:
+            time.sleep(1)
+        next_try = time.monotonic() + 5
+        while silent and time.monotonic() < next_try:
+            event = events.get_event(wait=0.5, tag="salt/job/") or {}
+            if event.get("fun") == "test.ping" and "return" in event:
+                silent.discard(event["id"])
+sys.exit(" ".join(sorted(silent)) or 0)
+"""
+
 
 class SaltCluster:
     """A Salt master on ``master`` and minions on the hosts named in ``minions``."""
@@ -63,26 +89,24 @@ class SaltCluster:
     def start(self) -> None:
         """Install and start everything; does not wait for the minions (see ``wait``)."""
         self._install_master()
+        services.start(self.master, "salt-master")
+        self._install_servers()
         for name in self.minions:
             self._install_minion(self.lab[name])
-        services.start(self.master, "salt-master")
+        # A minion that finds no master waits longer than this takes.
+        until(self._master_listens, "the master to listen", seconds=120)
         for name in self.minions:
             services.start(self.lab[name], "salt-minion")
 
+    def _master_listens(self) -> bool:
+        return f":{RETURN_PORT:04X} " in self.master.read("/proc/net/tcp")
+
     def wait(self, seconds: float = 120) -> None:
         """Wait until all minions answer."""
-        keys = "/etc/salt/pki/master/minions"
-        everyone = sorted(self.minions)
-        until(
-            lambda: sorted(self.master.run(["ls", keys]).stdout.split()) == everyone,
-            f"the keys of {', '.join(everyone)}",
-            seconds=seconds,
-        )
-        until(
-            lambda: sorted(self.salt("*", "test.ping", timeout=10)) == everyone,
-            f"answers of {', '.join(everyone)}",
-            seconds=seconds,
-        )
+        ask: list[str | Path] = [_salt_virtualenv() / "bin" / "python", "-c", ASK_UNTIL_ANSWERED]
+        done = self.master.run([*ask, str(seconds), *self.minions], timeout=seconds + 60)
+        if done.returncode:
+            raise LabError(f"no answer within {seconds:g} s from {done.stderr.strip()}")
 
     # Commands
 
@@ -119,9 +143,19 @@ class SaltCluster:
         _install_salt(self.master)
         self.master.write("/etc/salt/master", MASTER_CONFIG.format(address=self.master.address))
         _copy_checkout(self.master, "/srv/salt")
-        self.master.run(["cp", "-r", "/srv/salt/pillar.example", "/srv/pillar"])
+        self.master.run(["cp", "-r", "/srv/salt/pillar.example", "/srv/pillar"], check=True)
         self.master.write("/srv/lab/top.sls", TOP)
         services.install(self.master, "salt-master", ["/usr/local/bin/salt-master"])
+
+    def _install_servers(self) -> None:
+        """What the cluster is for, and where its mail goes; both with the Python that runs this."""
+        mail = [sys.executable, str(CHECKOUT / "tests/lab/smtpd.py"), MAILS]
+        web = [sys.executable, str(CHECKOUT / "tests/lab/web.py")]
+        services.install(self.master, "lab-mail", mail)
+        services.start(self.master, "lab-mail")
+        for name in WEB_SERVERS:
+            services.install(self.lab[name], "lab-web", web)
+            services.start(self.lab[name], "lab-web")
 
     def _install_minion(self, host: Host) -> None:
         _install_salt(host)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.lab import capture, namespaces
 from tests.lab.errors import LabError
@@ -26,6 +26,8 @@ ENVIRONMENT = {
 # part in the lab.
 SERVICES = ("keepalived", "lab-web", "lab-mail", "salt-master", "salt-minion")
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
+
+Result = TypeVar("Result")
 
 
 class Host:
@@ -60,11 +62,12 @@ class Host:
         """Start the first process; it waits for its network card, then for ``let_boot``."""
         if self._unshare:
             raise LabError(f"{self.name} is on already")
-        arguments = [self.name, DISKS / self.name, " ".join(self.addresses), self._layers]
+        addresses, services = " ".join(self.addresses), " ".join(SERVICES)
         self._unshare = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child"),
-                *(*NAMESPACES, "sh", SCRIPT, *arguments, " ".join(SERVICES)),
+                *(*NAMESPACES, "sh", str(SCRIPT)),
+                *(self.name, str(DISKS / self.name), addresses, self._layers, services),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -79,7 +82,8 @@ class Host:
 
     def let_boot(self) -> None:
         """Tell the host that its network card is in."""
-        assert self._unshare and self._unshare.stdin
+        assert self._unshare is not None
+        assert self._unshare.stdin is not None
         self._unshare.stdin.write("\n")
         self._unshare.stdin.close()
 
@@ -90,7 +94,8 @@ class Host:
 
     def _hear(self) -> str:
         """The next line that the first process says."""
-        assert self._unshare and self._unshare.stdout
+        assert self._unshare is not None
+        assert self._unshare.stdout is not None
         line = self._unshare.stdout.readline().strip()
         if not line:
             raise LabError(f"{self.name}: its first process ended (its errors are above)")
@@ -128,7 +133,9 @@ class Host:
         With ``check`` a failure raises ``LabError`` with all that the command said. After
         ``timeout`` seconds the command is killed.
         """
-        source: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
+        source: dict[str, Any] = (
+            {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
+        )
         done = subprocess.run(
             self._inside(command),
             capture_output=True,
@@ -181,7 +188,7 @@ class Host:
         """A context manager: the list of packets that ``interface`` sends and receives."""
         return capture.Capture(self.process, interface)
 
-    def in_network(self, function: Any) -> Any:
+    def in_network(self, function: Callable[[], Result]) -> Result:
         """Call ``function`` here, in Python, but in the host's network (to make a socket in it)."""
         return namespaces.in_network_of(self.process, function)
 

@@ -140,7 +140,11 @@ def _mount_memory_for_base() -> None:
 
 def _ip(*commands: str, may_fail: bool = False) -> None:
     done = subprocess.run(
-        ["ip", "-batch", "-"], input="\n".join(commands), capture_output=True, text=True, check=False
+        ["ip", "-batch", "-"],
+        input="\n".join(commands),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode and not may_fail:
         raise LabError(f"ip: {done.stderr.strip()}")

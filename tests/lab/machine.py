@@ -31,7 +31,7 @@ def run(command: Sequence[str], *, cpu: int | None, memory: str, terminal: bool)
     """
     if os.geteuid() != 0:
         raise LabError("the lab makes namespaces and mounts, so it must run as root (try sudo)")
-    packages.fetch()
+    prepare()
     if mode() == "native":
         start = [*_private("--net", "--uts", "--ipc"), "sh", f"{SCRIPTS}/native.sh", str(SCRIPTS)]
         return _supervise(start, _settings(terminal, ""), _job(command), terminal)
@@ -42,6 +42,13 @@ def run(command: Sequence[str], *, cpu: int | None, memory: str, terminal: bool)
         start = ["taskset", "--cpu-list", str(number), *_private()]
         start += ["sh", f"{SCRIPTS}/uml.sh", str(root), str(SCRIPTS), memory, f"lab-{os.getpid()}"]
         return _supervise(start, settings, _job(command), terminal)
+
+
+def prepare() -> None:
+    """Download what is not in the cache yet."""
+    packages.fetch()
+    if mode() == "uml":
+        kernel.fetch()
 
 
 def mode() -> str:

@@ -7,7 +7,8 @@ import os
 import select
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +58,24 @@ def in_network_of(process: int, function: Callable[[], Result]) -> Result:
     if errors:
         raise errors[0]
     return results[0]
+
+
+@contextmanager
+def own_network() -> Iterator[None]:
+    """Move the calling thread, and the programs that it starts, into a new network for a while.
+
+    Only the loopback interface is there, up.
+    """
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        unshare_network()
+        if Path("/proc/thread-self/ns/net").readlink() == Path("/proc/1/ns/net").readlink():
+            raise RuntimeError("this is still the first network namespace")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        yield
+    finally:
+        enter_network(f"/proc/self/fd/{home}")
+        os.close(home)
 
 
 def kill(unshare: subprocess.Popen[Any]) -> None:

@@ -31,10 +31,18 @@ stop() {{
         --pidfile $pidfile --remove-pidfile
 }}
 
+# By a process of its own, as with systemd: a minion that restarts itself kills its job, which is
+# where this runs.
+restart() {{
+    touch $pidfile.restarting
+    setsid --fork sh -c '"$0" stop; "$0" start; rm -f '$pidfile.restarting "$0"
+    while [ -e $pidfile.restarting ]; do sleep 0.1; done
+}}
+
 case "$1" in
     start) start ;;
     stop) stop ;;
-    restart | force-reload) stop && start ;;
+    restart | force-reload) restart ;;
     status) start-stop-daemon --status --pidfile $pidfile ;;
     *) echo "Usage: $0 start|stop|restart|force-reload|status" >&2; exit 3 ;;
 esac
@@ -51,8 +59,7 @@ def install(host: Host, name: str, command: Sequence[str]) -> None:
         name=name, program=shlex.quote(program), arguments=shlex.join(arguments)
     )
     host.write(f"/etc/init.d/{name}", script, mode=0o755)
-    for level in "2345":
-        host.run(["ln", "-sfn", f"../init.d/{name}", f"/etc/rc{level}.d/S02{name}"], check=True)
+    host.run(["ln", "-sfn", f"../init.d/{name}", f"/etc/rc2.d/S02{name}"], check=True)
 
 
 def start(host: Host, name: str) -> None:

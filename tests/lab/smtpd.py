@@ -10,7 +10,6 @@ import itertools
 import sys
 from pathlib import Path
 
-from aiosmtpd.controller import UnthreadedController
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 
@@ -23,21 +22,23 @@ class Keep:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, mail: Envelope) -> str:  # noqa: N802
         """Store the mail with its envelope in two header lines before it."""
-        envelope = f"X-Envelope-From: {mail.mail_from}\r\nX-Envelope-To: {', '.join(mail.rcpt_tos)}\r\n"
+        envelope = (
+            f"X-Envelope-From: {mail.mail_from}\r\nX-Envelope-To: {', '.join(mail.rcpt_tos)}\r\n"
+        )
+        assert mail.original_content is not None
         part = self._folder / "part"
-        part.write_bytes(envelope.encode() + bytes(mail.content))
+        part.write_bytes(envelope.encode() + mail.original_content)
         part.rename(self._folder / f"{next(self._numbers):04}.eml")
         return "250 OK"
 
 
-def main(folder: Path) -> None:
+async def main(folder: Path) -> None:
     """Serve until killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    UnthreadedController(Keep(folder), hostname="0.0.0.0", port=25, loop=loop).begin()
-    loop.run_forever()
+    keep = Keep(folder)
+    server = await asyncio.get_running_loop().create_server(lambda: SMTP(keep), "0.0.0.0", 25)
+    await server.serve_forever()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    asyncio.run(main(Path(sys.argv[1])))

@@ -9,13 +9,15 @@ import json
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+HOST, PORT = "0.0.0.0", 80
+
 
 class Answer(BaseHTTPRequestHandler):
     """Answers every GET with JSON: ``server``, ``destination`` and ``client``."""
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that the base class calls
+    def do_GET(self) -> None:
         """Answer, and close: one request is one connection to balance."""
         body = json.dumps(
             {
@@ -45,8 +47,8 @@ class Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind without asking the resolver for this host's name."""
         socket.socket.bind(self.socket, self.server_address)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = HOST, PORT
 
 
 if __name__ == "__main__":
-    Server(("0.0.0.0", 80), Answer).serve_forever()
+    Server((HOST, PORT), Answer).serve_forever()

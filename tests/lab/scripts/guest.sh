@@ -12,6 +12,10 @@ mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 ip link set lo up
 modprobe -d /run/lab/modules overlay
-sh /run/lab/inside.sh || true
+# The command's end of the wire. Programs that see no terminal write no carriage returns.
+[ "$(. /run/lab/settings && echo $TERMINAL)" = yes ] || stty -F /dev/tty1 -opost
+setsid --ctty --wait sh /run/lab/inside.sh </dev/tty1 >/dev/tty1 2>&1 || true
+# Waits until all output is out.
+stty -F /dev/tty1 opost
 echo o >/proc/sysrq-trigger
 sleep 60

@@ -33,26 +33,22 @@ if [ -n "$MODULES" ]; then
     mkdir -p /lib/modules
     mount --bind "/run/lab/machine$MODULES" /lib/modules
 fi
-console=/dev/stdout
-[ -z "$MODULES" ] || console=/dev/tty1
-
+job=/run/lab/machine/run/lab/job
 status=0
 if [ "$TERMINAL" = yes ]; then
-    setsid -cw sh /run/lab/machine/run/lab/job <$console >$console 2>&1 || status=$?
+    sh $job </dev/tty >/dev/tty 2>&1 || status=$?
 else
     # A pipe, so that programs see that they do not write to a terminal.
     mkfifo /run/lab/output
-    stty -F $console -opost 2>/dev/null || true
-    cat /run/lab/output >$console &
+    cat /run/lab/output &
     reader=$!
-    sh /run/lab/machine/run/lab/job </dev/null >/run/lab/output 2>&1 || status=$?
+    sh $job </dev/null >/run/lab/output 2>&1 || status=$?
     # What the job left running holds the pipe open.
     for folder in /proc/[0-9]*; do
         process=${folder#/proc/}
-        [ "$process" = 1 ] || [ "$process" = $$ ] || [ "$process" = $reader ] || kill -9 "$process" 2>/dev/null || true
+        case $process in 1 | $$ | $PPID | $reader) continue ;; esac
+        kill -9 "$process" 2>/dev/null || true
     done
     wait $reader
 fi
 echo $status >/run/lab/machine/run/lab/status
-# Waits until the console has given out everything.
-stty -F $console opost 2>/dev/null || true

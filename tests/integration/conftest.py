@@ -1,0 +1,31 @@
+"""Tests with real masters and minions: one lab with the seed's cluster for the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import Lab, inside
+from tests.lab.cluster import SaltCluster
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _in_the_lab() -> None:
+    inside.require("tests/integration")
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """All hosts, switched on."""
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def cluster(lab: Lab) -> SaltCluster:
+    """The master and its four minions, which answer; nothing is applied yet."""
+    cluster = SaltCluster(lab)
+    cluster.start()
+    cluster.wait()
+    return cluster
