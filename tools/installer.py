@@ -33,7 +33,9 @@ def make(folder: Path, interpreter: Interpreter, *packages: str) -> None:
     uv = find_uv()
     if uv is not None:
         try:
-            _recreate(folder, [uv, "venv", "--quiet", "--python", interpreter.path], uv_environment())
+            _recreate(
+                folder, [uv, "venv", "--quiet", "--python", interpreter.path], uv_environment()
+            )
             run([uv, "pip", *options, "--python", python], uv_environment())
             return
         except PrepareError as error:

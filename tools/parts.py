@@ -178,9 +178,8 @@ ENVIRONMENTS = {
     )
 }
 # In the order in which they are made.
-PARTS: dict[str, Part] = {
-    part.name: part for part in (Packages(), *ENVIRONMENTS.values(), Wheels(), LabFiles())
-}
+_IN_ORDER: tuple[Part, ...] = (Packages(), *ENVIRONMENTS.values(), Wheels(), LabFiles())
+PARTS = {part.name: part for part in _IN_ORDER}
 
 
 def _read_stamp(folder: Path) -> dict[str, str]:

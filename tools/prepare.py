@@ -26,7 +26,7 @@ from types import FrameType
 from tests.lab import cache
 from tools import installer, interpreters, requirements
 from tools.errors import PrepareError
-from tools.parts import ENVIRONMENTS, PARTS, Environment, Part
+from tools.parts import PARTS, Environment, Part
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,8 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def prepare(names: Sequence[str]) -> None:
     """Make the parts that are missing or out of date; raises PrepareError."""
-    if sys.version_info < (3, 10):
-        raise PrepareError("needs Python 3.10 or newer: make PYTHON=/path/to/python3")
     with cache.locked("prepare"):
         missing = [PARTS[name] for name in PARTS if name in names and not PARTS[name].is_ready()]
         if not missing:

@@ -1,0 +1,212 @@
+"""Run the levels of tests and count them: ``python3 -m tools.levels [LEVEL ...]``, by default all.
+
+Several levels run side by side, those in the lab on one half of the processors and the others on the
+other half; what they print is kept, and shown if they fail. One alone prints as it goes. A level that
+ran nothing has failed. The last line is the sum: ``N passed, N failed, N skipped``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from tests.lab import cache
+from tools.counts import Count, read_report
+from tools.errors import PrepareError
+from tools.groups import ProcessGroups
+from tools.parts import CHECKOUT, ENVIRONMENTS
+from tools.prepare import prepare
+
+# In the checkout, because it is the one folder of the machine that the lab can write to.
+REPORTS = CHECKOUT / "build" / "reports"
+SHOWN_LINES = 400
+
+
+@dataclass(frozen=True)
+class Level:
+    """A kind of test: where it is, and what it takes."""
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: str = "dev"
+    parts: tuple[str, ...] = ()
+    in_lab: bool = False
+    limit_minutes: int = 15
+
+    def command(self, report: Path) -> list[str]:
+        python = str(ENVIRONMENTS[self.environment].python)
+        lab = [python, "-m", "tests.lab", "run", "--"] if self.in_lab else []
+        return [*lab, python, *self.arguments, f"--junitxml={report}"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a level ended."""
+
+    level: str
+    count: Count
+    seconds: float = 0
+    note: str = ""
+
+
+def _pytest(*arguments: str) -> tuple[str, ...]:
+    return ("-m", "pytest", *arguments)
+
+
+SALTS = ("salt-3008", "salt-3007", "salt-3006")
+LAB = ("salt-3008", "wheels", "packages", "lab")
+LEVELS = {
+    level.name: level
+    for level in (
+        Level("lint", ("-m", "tools.lint")),
+        Level("unit", _pytest("tests/unit")),
+        Level("golden", _pytest("tests/golden"), parts=("packages",)),
+        Level("functional-3008", _pytest("tests/functional")),
+        Level("functional-3007", _pytest("tests/functional"), environment="salt-3007"),
+        Level("functional-3006", _pytest("tests/functional"), environment="salt-3006"),
+        Level("install-check", _pytest("tests/install"), parts=SALTS),
+        Level("kernel", _pytest("tests/kernel"), parts=LAB, in_lab=True),
+        Level("integration", _pytest("tests/integration"), parts=LAB, in_lab=True),
+    )
+}
+GROUPS = {"functional": tuple(name for name in LEVELS if name.startswith("functional"))}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the levels that the command line names; returns 0 if all of them passed."""
+    parser = argparse.ArgumentParser(prog="python3 -m tools.levels", description=__doc__)
+    known = ", ".join((*GROUPS, *LEVELS))
+    parser.add_argument("levels", nargs="*", metavar="LEVEL", help=f"one of {known}")
+    chosen = [
+        level
+        for name in parser.parse_args(arguments).levels or list(LEVELS)
+        for level in GROUPS.get(name, (name,))
+    ]
+    unknown = set(chosen) - set(LEVELS)
+    if unknown:
+        parser.error(f"no such level: {', '.join(sorted(unknown))}; there are {known}")
+    levels = [LEVELS[name] for name in chosen]
+    if any(level.in_lab for level in levels) and os.geteuid() != 0:
+        print("the lab makes namespaces and mounts: run it as root (try sudo)", file=sys.stderr)
+        return 1
+    try:
+        parts = {part for level in levels for part in (level.environment, *level.parts)}
+        prepare([*parts, "dev"])
+    except PrepareError as error:
+        print(f"set-up: {error}", file=sys.stderr)
+        return 1
+    return _show(run(levels))
+
+
+def run(levels: Sequence[Level]) -> list[Result]:
+    """Run levels, in two lanes if there are several, and return how each ended."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    groups = ProcessGroups()
+    lanes = [[level for level in levels if level.in_lab is in_lab] for in_lab in (True, False)]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        try:
+            futures = [
+                pool.submit(_run_lane, lane, processors, groups, alone=len(levels) == 1)
+                for lane, processors in zip(lanes, _halves(), strict=True)
+            ]
+            _wait(futures, groups)
+        finally:
+            groups.end()
+    results = {result.level: result for future in futures for result in future.result()}
+    return [results[level.name] for level in levels]
+
+
+def _halves() -> tuple[set[int], set[int]]:
+    """Share the processors between what runs in the lab and what does not."""
+    processors = sorted(os.sched_getaffinity(0))
+    middle = len(processors) // 2
+    return set(processors[middle:]), set(processors[:middle] or processors)
+
+
+def _wait(futures: Sequence[Future[list[Result]]], groups: ProcessGroups) -> None:
+    started = time.monotonic()
+    while wait(futures, timeout=60).not_done:
+        print(f"{time.monotonic() - started:.0f} s: {', '.join(groups.names())}", flush=True)
+
+
+def _run_lane(
+    levels: Sequence[Level], processors: set[int], groups: ProcessGroups, *, alone: bool
+) -> list[Result]:
+    """Run levels one after the other."""
+    if not alone:
+        # Of this thread, from which the processes inherit it.
+        os.sched_setaffinity(0, processors)
+    return [_run_level(level, groups, alone=alone) for level in levels]
+
+
+def _run_level(level: Level, groups: ProcessGroups, *, alone: bool) -> Result:
+    unavailable = ENVIRONMENTS[level.environment].unavailable()
+    if unavailable:
+        return Result(level.name, Count(skipped=1), note=unavailable)
+    report = REPORTS / f"{level.name}.xml"
+    output = REPORTS / f"{level.name}.log"
+    report.unlink(missing_ok=True)
+    started = time.monotonic()
+    status = groups.run(
+        level.name,
+        level.command(report),
+        cwd=CHECKOUT,
+        output=None if alone else output,
+        seconds=level.limit_minutes * 60,
+    )
+    count, note = _judge(status, read_report(report), level.limit_minutes)
+    result = Result(level.name, count, time.monotonic() - started, note)
+    if not alone:
+        _tell(result, output)
+    return result
+
+
+def _judge(status: int | None, count: Count, limit_minutes: int) -> tuple[Count, str]:
+    """Return the count and a note, with a failure more where the count does not tell of it."""
+    if status is None:
+        return count + Count(failed=1), f"did not end within {limit_minutes} minutes"
+    if count.ran == 0:
+        return count + Count(failed=1), f"ran no test (status {status})"
+    if status and not count.failed:
+        return count + Count(failed=1), f"ended with status {status}"
+    return count, ""
+
+
+def _tell(result: Result, output: Path) -> None:
+    """Say in one line how a level ended, and all if it failed."""
+    print(f"{result.level}: {result.count} ({result.seconds:.0f} s) {result.note}".rstrip())
+    if result.count.failed:
+        lines = output.read_text(errors="replace").splitlines()
+        print("\n".join(f"{result.level} | {line}" for line in lines[-SHOWN_LINES:]))
+    sys.stdout.flush()
+
+
+def _show(results: Sequence[Result]) -> int:
+    """Print the table and the sum; returns the exit status."""
+    print(f"\n{'level':<18}{'ran':>7}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    for result in results:
+        count = result.count
+        numbers = f"{count.ran:>7}{count.passed:>8}{count.failed:>8}{count.skipped:>9}"
+        print(f"{result.level:<18}{numbers}{result.seconds:>9.1f}  {result.note}".rstrip())
+    total = sum((result.count for result in results), Count())
+    print(f"\n{total}", flush=True)
+    return 1 if total.failed else 0
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_number, _stop)
+    os.environ["SALTEXT_LVS_CACHE"] = str(cache.folder())
+    sys.exit(main())
