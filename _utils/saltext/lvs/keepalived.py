@@ -71,7 +71,7 @@ def render(
     try:
         return _compiled(template, name).render(context)
     # A template runs code of its author's: whatever that raises is the template's failure.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         failure = _template_failure(error, name, passwords(cluster))
     # Raised here, not above: what Jinja says may hold a password, and Python would show it as the
     # cause.

@@ -1,0 +1,232 @@
+"""keepalived on a director: its configuration from the pillar, checked before it is used, and
+whether it runs.
+
+The configuration holds the VRRP passwords. No function here returns, logs or raises one: they go
+from the pillar into the file, which only root may read.
+
+The template is ``salt://lvs/files/keepalived.conf.jinja``. To change it for one site, serve another
+file at that place before ours in ``file_roots``, or name one in the pillar
+(``lvs:keepalived:template``). Besides the names that its head explains, ``grains``, ``salt`` and
+``opts`` are there.
+
+:depends: root; keepalived, for all but rendering
+"""
+
+import saltext.lvs
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+saltext.lvs.refresh(__file__)
+
+# The library as it is now on disk.
+from saltext.lvs import errors, keepalived, model, rtnetlink  # noqa: E402
+
+__virtualname__ = "keepalived"
+
+_salt_errors = errors.raised_as(SaltInvocationError, CommandExecutionError)
+
+
+def __virtual__():
+    if __grains__["kernel"] != "Linux":
+        return False, "LVS is a part of Linux"
+    return __virtualname__
+
+
+@_salt_errors
+def render(template=None, saltenv=None):
+    """Return the ``keepalived.conf`` that the pillar asks for on this director, with stars for
+    passwords.
+
+    template
+        Another template than the pillar's: a ``salt://`` address or an absolute path.
+
+    saltenv
+        The Salt environment to take it from; by default the minion's.
+
+    Raises SaltInvocationError for a wrong pillar, CommandExecutionError on a minion that is no
+    director, and for a template that is missing or fails.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 keepalived.render
+    """
+    cluster = _cluster()
+    return keepalived.mask(_rendered(cluster, template, saltenv), cluster)
+
+
+@_salt_errors
+def plan_config(path=keepalived.CONFIG, template=None, saltenv=None):
+    """
+    Return what ``keepalived.write_config`` would do now, and leave the file as it is.
+
+    The answer has ``changes``: a ``diff`` with stars for passwords, and ``mode``, ``user`` and
+    ``group`` where others than root can read the file; ``problems``, what keepalived has against
+    the new text, in its own words; and ``checked``, False where keepalived is not installed yet, so
+    that nobody can tell.
+
+    path
+        The configuration file.
+
+    template, saltenv
+        As for ``keepalived.render``.
+
+    Raises what ``keepalived.render`` does, and CommandExecutionError for a file that cannot be
+    read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 keepalived.plan_config
+    """
+    cluster = _cluster()
+    text = _rendered(cluster, template, saltenv)
+    return _as_data(keepalived.plan(path, text, keepalived.passwords(cluster)))
+
+
+@_salt_errors
+def write_config(path=keepalived.CONFIG, template=None, saltenv=None):
+    """Write the ``keepalived.conf`` that the pillar asks for, if keepalived accepts it. It is not
+    loaded by that.
+
+    keepalived checks the new file beside the old one, which it then replaces in one step. If it
+    refuses, the old one stays. Only root can read either at any moment.
+
+    The answer is that of ``keepalived.plan_config``, but ``changes`` are those made.
+
+    path, template, saltenv
+        As for ``keepalived.plan_config``.
+
+    Raises what ``keepalived.plan_config`` does, and CommandExecutionError where keepalived is not
+    installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 keepalived.write_config
+    """
+    cluster = _cluster()
+    text = _rendered(cluster, template, saltenv)
+    return _as_data(keepalived.apply(path, text, keepalived.passwords(cluster)))
+
+
+@_salt_errors
+def check_config(path=keepalived.CONFIG):
+    """Return what keepalived has against a configuration file, as a list of its own words; an
+    empty list if nothing.
+
+    Warnings count: keepalived starts with them, but what they are about is not what the file says.
+    Also told are files that ``keepalived -t`` passes without reading them: a missing one, an empty
+    one, an executable one.
+
+    path
+        The configuration file.
+
+    Raises CommandExecutionError where keepalived is not installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 keepalived.check_config
+    """
+    return list(keepalived.check(path))
+
+
+@_salt_errors
+def reload(path=keepalived.CONFIG):
+    """Make the running keepalived read its configuration again, and return True. VIPs and
+    connections stay.
+
+    The file is checked first, because keepalived ends, or takes real servers out, when it is told
+    to load a wrong one.
+
+    path
+        The configuration file that it runs with.
+
+    Raises CommandExecutionError if keepalived refuses the file, does not run or is not installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 keepalived.reload
+    """
+    keepalived.reload(path)
+    return True
+
+
+@_salt_errors
+def version():
+    """
+    Return the version of the keepalived that is installed, such as ``2.2.7``.
+
+    Raises CommandExecutionError where none is.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 keepalived.version
+    """
+    return keepalived.version()
+
+
+@_salt_errors
+def status():
+    """
+    Return how keepalived is on this director.
+
+    ``running``, ``pid`` and ``version`` (of the installed program; None if there is none); and
+    ``vrrp_instances``, for each its ``vips`` and ``vips_held``, those that are on an interface of
+    this machine now.
+
+    Raises SaltInvocationError for a wrong pillar, CommandExecutionError on a minion that is no
+    director.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' keepalived.status
+    """
+    addresses = [held.address.ip for link in rtnetlink.read_all() for held in link.addresses]
+    return keepalived.status(_cluster(), addresses)
+
+
+def _cluster():
+    cluster = model.from_pillar(__pillar__)
+    cluster.expect_role(__opts__["id"], model.Role.DIRECTOR)
+    return cluster
+
+
+def _rendered(cluster, template, saltenv):
+    """The configuration with the passwords in it: for this module alone, never to be returned."""
+    source = template or cluster.keepalived_template
+    context = {"grains": __grains__, "salt": __salt__, "opts": __opts__}
+    return keepalived.render(cluster, __opts__["id"], _fetched(source, saltenv), context, source)
+
+
+def _fetched(source, saltenv):
+    """The text of a template, from the master where it is a ``salt://`` address."""
+    saltenv = saltenv or __opts__.get("saltenv") or "base"
+    path = source if source.startswith("/") else __salt__["cp.cache_file"](source, saltenv=saltenv)
+    if not path:
+        raise errors.NotAvailable(f"{source} is not in the file roots of environment {saltenv}")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise errors.CommandFailed(f"cannot read {source}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise errors.CommandFailed(f"cannot read {source}: it is not UTF-8") from error
+
+
+def _as_data(change):
+    return {
+        "changes": dict(change.changes),
+        "problems": list(change.problems),
+        "checked": change.checked,
+    }

@@ -1,0 +1,72 @@
+"""
+Keep a director's ``keepalived.conf`` as the pillar describes it.
+
+.. code-block:: yaml
+
+    lvs-keepalived-config:
+      keepalived.config
+
+    lvs-keepalived-service:
+      service.running:
+        - name: keepalived
+        - enable: True
+        - reload: True
+        - sig: keepalived
+        - watch:
+          - keepalived: lvs-keepalived-config
+
+``reload`` is essential: a restart takes the VIPs down.
+"""
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "keepalived"
+
+
+def __virtual__():
+    if "keepalived.plan_config" in __salt__:
+        return __virtualname__
+    return False, "the keepalived execution module is not loaded"
+
+
+def config(name="/etc/keepalived/keepalived.conf", template=None, saltenv=None):
+    """The configuration file is as the pillar says, accepted by keepalived, and readable by root
+    alone.
+
+    keepalived checks the new file before it takes the old one's place. If it refuses, the state
+    fails with keepalived's own words, and the old file stays. Passwords show as stars in the
+    changes; one that changes shows as two lines that look alike.
+
+    name
+        The configuration file.
+
+    template
+        Another template than the pillar's (``lvs:keepalived:template``).
+
+    saltenv
+        The Salt environment to take it from; by default that of the SLS.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is as it should be."}
+    source = {"template": template, "saltenv": saltenv or globals().get("__env__")}
+    try:
+        plan = __salt__["keepalived.plan_config"](name, **source)
+        if not plan["changes"] and not plan["problems"]:
+            return ret
+        if not __opts__["test"]:
+            plan = __salt__["keepalived.write_config"](name, **source)
+    except (CommandExecutionError, SaltInvocationError) as error:
+        return {**ret, "result": False, "comment": str(error)}
+    return {**ret, "changes": plan["changes"], **_verdict(name, plan, __opts__["test"])}
+
+
+def _verdict(name, plan, test):
+    """The state's result and comment, of what it found or did."""
+    if plan["problems"]:
+        head = f"keepalived refuses the new {name}; the old one stays:"
+        return {"result": False, "comment": "\n".join([head, *plan["problems"]])}
+    if not test:
+        return {"result": True, "comment": f"{name} has been updated."}
+    comment = f"{name} would be updated."
+    if not plan["checked"]:
+        comment += " keepalived is not installed yet, so it could not check it."
+    return {"result": None, "comment": comment}
