@@ -1,4 +1,4 @@
-"""Tests with real masters and minions: one lab with the seed's cluster for the whole run."""
+"""Tests with real masters and minions: one lab with a cluster for each file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def _in_the_lab() -> None:
     inside.require("tests/integration")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """All hosts, switched on."""
     with Lab() as lab:
         yield lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(lab: Lab) -> SaltCluster:
     """The master and its four minions, which answer; nothing is applied yet."""
     cluster = SaltCluster(lab)

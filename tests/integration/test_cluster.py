@@ -113,6 +113,7 @@ def test_test_mode_changes_nothing(before: dict[str, str]) -> None:
 
 
 def test_the_master_finds_the_pillar_of_all_its_minions_right(cluster: SaltCluster) -> None:
+    cluster.salt_run("saltutil.sync_all")
     judged = cluster.salt_run("lvs.validate")
     assert {name: (answer["valid"], answer["roles"]) for name, answer in judged.items()} == {
         "lb1": (True, ["director"]),
@@ -399,21 +400,24 @@ def test_the_masters_part_is_written_by_its_own_sls(whole: SaltCluster) -> None:
 
 
 def test_a_virtualization_host_gets_the_guides_settings(whole: SaltCluster) -> None:
-    host = whole.lab["client"]
+    host = whole.master
+    host.write(
+        "/etc/salt-kvm1/minion",
+        "id: kvm1\nfile_client: local\ncachedir: /var/cache/salt/kvm1\nenable_fqdns_grains: False\n"
+        + host.read("/etc/salt/master").partition("file_roots:")[1]
+        + host.read("/etc/salt/master").partition("file_roots:")[2],
+    )
     for name in ("virbr0", "eth1"):
         host.run(["ip", "link", "add", name, "type", "bridge"], check=True)
-    for folder, source in (("/srv/salt", "/srv/salt"), ("/srv/pillar", "/srv/pillar")):
-        whole.copy(whole.master, source, host, folder)
 
     def apply() -> dict[str, Any]:
-        roots = ["--file-root=/srv/salt", "--pillar-root=/srv/pillar/production"]
-        command = ["/usr/local/bin/salt-call", "--local", "--out=json", "--id=kvm1", *roots]
+        command = ["salt-call", "--local", "--config-dir=/etc/salt-kvm1", "--out=json"]
         done = host.run([*command, "state.apply", "lvs.hypervisor"], timeout=180)
         return dict(json.loads(done.stdout)["local"])
 
-    once = apply()
-    assert {state["result"] for state in once.values()} == {True}
-    assert host.read("/proc/sys/net/ipv4/conf/virbr0/arp_ignore") == "1\n"
-    assert host.read("/proc/sys/net/ipv4/ip_forward") == "1\n"
-    again = apply()
-    assert [state["changes"] for state in again.values()] == [{} for _ in again]
+    assert {state["result"] for state in apply().values()} == {True}
+    settings = "/proc/sys/net/ipv4"
+    assert host.read(f"{settings}/conf/virbr0/arp_ignore") == "1\n"
+    assert host.read(f"{settings}/conf/all/arp_announce") == "2\n"
+    assert host.read(f"{settings}/ip_forward") == "1\n"
+    assert [state["changes"] for state in apply().values()] == [{}] * 10
