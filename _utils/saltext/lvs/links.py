@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from saltext.lvs.errors import InvalidConfig, KernelError, LvsError, NotAvailable
 from saltext.lvs.model import Address, Cluster, Interface
 from saltext.lvs.reading import INTERFACE, as_address
-from saltext.lvs.rtnetlink import MARK, HeldAddress, Link
+from saltext.lvs.rtnetlink import MARK, Link
 
 T = TypeVar("T")
 
@@ -94,13 +94,14 @@ def plan(name: str, current: Link | None, wanted: Sequence[Interface]) -> tuple[
     if current is None:
         return Op(Action.CREATE, name), *(Op(Action.ADD, name, vip) for vip in wanted)
     _expect_dummy(current)
-    unwanted = [held.address for held in current.addresses if _goes(held, wanted)]
+    unwanted = _unwanted(current, wanted)
+    named = {vip.ip for vip in wanted}
     # The kernel takes an IPv6 address only once to an interface, whatever its prefix.
-    first = [address for address in unwanted if address.version == 6 and _names(wanted, address)]
+    first = {address for address in unwanted if address.version == 6 and address.ip in named}
     return (
         *_setting(current),
-        *(Op(Action.REMOVE, name, address) for address in first),
-        *(Op(Action.ADD, name, vip) for vip in wanted if not current.holds(vip)),
+        *(Op(Action.REMOVE, name, address) for address in unwanted if address in first),
+        *(Op(Action.ADD, name, vip) for vip in lacking(current, wanted)),
         *(Op(Action.REMOVE, name, address) for address in unwanted if address not in first),
     )
 
@@ -137,10 +138,11 @@ def plan_absent(current: Link | None, ours: Collection[Interface], force: bool) 
 
 def foreign(link: Link, wanted: Collection[Interface]) -> tuple[Interface, ...]:
     """The addresses of an interface that are neither wanted nor ours nor the kernel's own."""
+    named = {vip.ip for vip in wanted}
     return tuple(
         held.address
         for held in link.addresses
-        if not (held.ours or held.by_kernel or _names(wanted, held.address))
+        if not (held.ours or held.by_kernel or held.address.ip in named)
     )
 
 
@@ -149,7 +151,8 @@ def lacking(link: Link | None, wanted: Iterable[Interface]) -> tuple[Interface, 
 
     Whether it is up plays no part: an IPv4 VIP works on one that is down, an IPv6 one is not there.
     """
-    return tuple(vip for vip in wanted if link is None or not link.holds(vip))
+    held = {item.address for item in link.addresses} if link is not None else set()
+    return tuple(vip for vip in wanted if vip not in held)
 
 
 def state(link: Link) -> str:
@@ -187,15 +190,15 @@ def _setting(current: Link) -> list[Op]:
     return [Op(Action.SET, current.name, was=state(current))]
 
 
-def _goes(held: HeldAddress, wanted: Collection[Interface]) -> bool:
-    if held.address in wanted:
-        return False
-    return held.ours or _names(wanted, held.address)
-
-
-def _names(wanted: Iterable[Interface], address: Interface) -> bool:
-    """Whether an address is among the wanted ones, be it with another prefix."""
-    return any(vip.ip == address.ip for vip in wanted)
+def _unwanted(current: Link, wanted: Iterable[Interface]) -> list[Interface]:
+    """What must go: ours that nobody wants any more, and a VIP with another prefix."""
+    exact = set(wanted)
+    named = {vip.ip for vip in exact}
+    return [
+        held.address
+        for held in current.addresses
+        if held.address not in exact and (held.ours or held.address.ip in named)
+    ]
 
 
 def listed(addresses: Iterable[Interface]) -> str:

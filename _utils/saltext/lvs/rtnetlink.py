@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from saltext.lvs.errors import KernelError
 from saltext.lvs.ipvs import (
@@ -110,10 +111,6 @@ class Link:
     addresses: tuple[HeldAddress, ...] = ()
     loopback: bool = False
     index: int = field(default=0, compare=False)
-
-    def holds(self, address: Interface) -> bool:
-        """Whether it has exactly this address, prefix included."""
-        return any(held.address == address for held in self.addresses)
 
 
 def read(name: str) -> Link | None:
@@ -268,7 +265,13 @@ class _RawAddress:
     mark: int
 
     def decoded(self) -> HeldAddress:
-        return HeldAddress(ipaddress.ip_interface((self.packed, self.prefix)), self.mark)
+        return _held(self.packed, self.prefix, self.mark)
+
+
+@lru_cache(maxsize=8192)
+def _held(packed: bytes, prefix: int, mark: int) -> HeldAddress:
+    """Kept, because a beacon sees the same addresses at every look, and making one is slow."""
+    return HeldAddress(ipaddress.ip_interface((packed, prefix)), mark)
 
 
 def _raw_address(data: bytes) -> _RawAddress | None:

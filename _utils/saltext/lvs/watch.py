@@ -85,7 +85,7 @@ def see(duty: Duty) -> losses.Sight:
     values = arp.read(ingress)
     faults = arp.faults(values) if duty.has_ipv4 else ()
     faulty = {str(setting) for fault in faults for setting in fault.blamed}
-    lacking = links.lacking(link, duty.vips)
+    lacking = set(links.lacking(link, duty.vips))
     return losses.Sight(
         interface=duty.interface,
         vips={str(vip.ip): vip not in lacking for vip in duty.vips},
