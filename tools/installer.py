@@ -1,4 +1,4 @@
-"""Make virtualenvs with uv, which is several times faster than pip; with pip where uv is not to be had."""
+"""Make virtualenvs with uv, several times faster than pip, or with pip where there is no uv."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tools.interpreters import Interpreter
 
 UV = (Path(__file__).resolve().parents[1] / "requirements" / "uv.txt").read_text().strip()
 
-# pip's settings, which uv does not read, and what uv calls them. An extra index or a folder of wheels
-# is left to pip: uv takes a version from one place only, also where that place lacks our Python's wheel.
+# pip's settings, which uv does not read, and what uv calls them. Extra indexes are left to pip: uv
+# takes a version from one of them only, also where that one lacks the wheel for our Python.
 PIP_TO_UV = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
 
-# Salt asks for timelib and does without (it reads dates in words); to build it takes a compiler and a
-# minute, and everything else comes as wheels or is plain Python.
+# Salt asks for timelib and does without (it reads dates in words). To build it takes a compiler and
+# a minute; everything else comes as wheels or is plain Python.
 LEFT_OUT = ("timelib",)
 
 
 def make(folder: Path, interpreter: Interpreter, *packages: str) -> None:
     """Make a virtualenv anew with exactly the given packages, none that they depend on.
 
-    ``packages`` are arguments that pip and uv have in common: names, wheels, ``--requirement FILE``.
+    ``packages`` are arguments that pip and uv share: names, wheels, ``--requirement FILE``.
     """
     options = ["install", "--quiet", "--no-deps", *packages]
     python = str(folder / "bin" / "python")

@@ -1,8 +1,8 @@
 """Run the levels of tests and count them: ``python3 -m tools.levels [LEVEL ...]``, by default all.
 
-Several levels run side by side, those in the lab on one half of the processors and the others on the
-other half; what they print is kept, and shown if they fail. One alone prints as it goes. A level that
-ran nothing has failed. The last line is the sum: ``N passed, N failed, N skipped``.
+Several levels run side by side, those in the lab on one half of the processors and the others on
+the other half; what they print is kept, and shown if they fail. One alone prints as it goes. A
+level that ran nothing has failed. The last line is the sum: ``N passed, N failed, N skipped``.
 """
 
 from __future__ import annotations

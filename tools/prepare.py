@@ -1,7 +1,7 @@
 """Set up what the tests and the demo need: ``python3 -m tools.prepare [PART ...]``.
 
-Everything goes to the cache folder, but for Debian packages, which apt installs. It needs Python 3.10
-or newer and nothing else; a part that is ready is left alone. Parts, by default all:
+Everything goes to the cache folder, but for Debian packages, which apt installs. It needs Python
+3.10 or newer and nothing else; a part that is ready is left alone. Parts, by default all:
 
   dev        virtualenv for the tests and checks, with Salt 3008
   salt-3008  virtualenv with Salt and nothing else: what the machines in the lab run

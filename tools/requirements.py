@@ -1,4 +1,4 @@
-"""The pinned requirements: ``requirements/<name>.in`` says what we want, ``<name>.txt`` what we take."""
+"""The pinned requirements: ``NAME.in`` says what we want, ``NAME.txt`` what exactly we take."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def refresh(door: str) -> None:
     something running (threads, open sockets) defines ``release()``, which ends what this process
     (not the one it was forked from) runs, or raises RuntimeError with the reason why it cannot.
 
-    Newer modules call the ``refresh`` of the library that they replace: its signature must not change.
+    Newer modules call the ``refresh`` of the library that they replace: its signature stays.
 
     door
         ``__file__`` of the execution module or runner that is being loaded.
@@ -97,7 +97,7 @@ def _release() -> None:
             release()
         except RuntimeError as error:
             raise ImportError(
-                f"{name} has changed on disk, but the old one cannot end: {error}. Restart the minion."
+                f"{name} changed on disk and the old one cannot end: {error}; restart the minion"
             ) from error
     for name in names:
         sys.modules.pop(name, None)
