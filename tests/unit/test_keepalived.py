@@ -442,4 +442,6 @@ def test_the_status_of_a_machine_without_keepalived(no_program: None, pid_file: 
 
 def test_the_library_needs_no_salt() -> None:
     code = "import sys; from saltext.lvs import keepalived; sys.exit('salt' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    library = str(Path(keepalived.__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": library}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 
 import pytest
 from hypothesis import given
@@ -72,16 +72,35 @@ def test_a_missing_end_of_the_last_line_is_told() -> None:
     )
 
 
-texts = st.lists(st.sampled_from(["a", "b", "{", "}", "", "\r", "x\x0by"]), max_size=20).map(
-    "\n".join
-)
+lines = st.sampled_from(["a", "b", "c", "{", "}", "", "\r", "x\x0by"])
+texts = st.lists(lines, max_size=20).map("\n".join)
 
 
 @given(texts, texts)
-def test_without_passwords_a_diff_is_what_any_other_says(old: str, new: str) -> None:
-    other = difflib.unified_diff(old.split("\n"), new.split("\n"), "x", "x", lineterm="")
-    ours = masking.diff(old + "\n", new + "\n", [], "x")
-    assert ours.split("\n") == [*other, ""]
+def test_a_diff_makes_the_new_text_of_the_old_one(old: str, new: str) -> None:
+    assert patched(old, masking.diff(old, new, [], "x")) == new
+
+
+def patched(old: str, diff: str) -> str:
+    """What ``patch`` makes of a text."""
+    was, now, done = re.findall(r"[^\n]*\n|[^\n]+", old), "", 0
+    # An end of file without a newline is told on a line of its own.
+    for line in re.findall(r"[^\n]*\n", diff.replace("\n\\ No newline at end of file\n", "\0\n"))[
+        2:
+    ]:
+        head = re.fullmatch(r"@@ -(\d+)(?:,(\d+))? .*\n", line)
+        if head:
+            start = int(head[1]) - (head[2] != "0")
+            now += "".join(was[done:start])
+            done = start
+            continue
+        text = line[1:].replace("\0\n", "")
+        if line[0] in " -":
+            assert was[done] == text
+            done += 1
+        if line[0] in " +":
+            now += text
+    return now + "".join(was[done:])
 
 
 passwords = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=4, max_size=8)

@@ -6,10 +6,10 @@ it comes from, is not shown at all: stars on the password alone would point at t
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+from saltext.lvs import matching
 from saltext.lvs.errors import MASK
 
 # The shortest password that is looked for inside words; a shorter one is a part of too many.
@@ -58,7 +58,7 @@ def diff(old: str, new: str, passwords: Collection[str], name: str) -> str:
     shown_was = [_masked_line(line, known) for line in was]
     shown_now = [_masked_line(line, known) for line in now]
     lines: list[str] = []
-    matcher = difflib.SequenceMatcher(None, was, now)
+    matcher = matching.Matcher(was, now)
     for group in matcher.get_grouped_opcodes(_CONTEXT_LINES):
         lines.append(_hunk_head(group))
         for tag, old_from, old_to, new_from, new_to in group:
