@@ -237,13 +237,15 @@ def test_what_is_wrong_is_refused_in_keepaliveds_words(
     assert PASSWORD not in "\n".join(complaints)
 
 
-def test_keepalived_passes_unread_what_we_refuse(tmp_path: Path) -> None:
+def test_keepalived_passes_what_we_refuse(tmp_path: Path) -> None:
     executable = tmp_path / "executable.conf"
     executable.write_text("no such keyword\n")
     executable.chmod(0o700)
     empty = tmp_path / "empty.conf"
     empty.touch()
-    for path in (executable, empty, tmp_path / "missing.conf"):
+    unsynchronized = tmp_path / "unsynchronized.conf"
+    unsynchronized.write_text(GOOD.replace("}\n", "    lvs_sync_daemon eth7 VirtIP_10\n}\n", 1))
+    for path in (executable, empty, tmp_path / "missing.conf", unsynchronized):
         alone = subprocess.run(["keepalived", "-t", "-f", path], capture_output=True, check=False)
         assert alone.returncode == 0
         assert len(keepalived.check(str(path))) == 1

@@ -233,6 +233,16 @@ def test_a_keepalived_that_dies_refuses(program: Program, conf: Path) -> None:
     assert complaint == "keepalived refuses it without a word, with exit status -11"
 
 
+def test_an_interface_that_keepalived_does_not_look_for_is_told(
+    program: Program, conf: Path
+) -> None:
+    program("exit 0")
+    conf.write_text("lvs_sync_daemon lo x\n  lvs_sync_daemon nope0 x id 7\n")
+    assert keepalived.check(str(conf)) == (
+        "line 2 (lvs_sync_daemon nope0 x id 7): there is no interface nope0",
+    )
+
+
 def test_files_that_keepalived_passes_unread_are_told(program: Program, conf: Path) -> None:
     calls = program("exit 0")
     empty = conf.parent / "empty.conf"

@@ -10,9 +10,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ _TIMEOUT_SECONDS = 30
 # "(/etc/keepalived/keepalived.conf: Line 8) Unknown keyword 'x'", "(Line 8) ...": parent and
 # children read the file.
 _COMPLAINT = re.compile(r"\((?:(?P<file>[^)]*): )?Line (?P<line>\d+)\) (?P<words>.*)")
+_SYNC_DAEMON = re.compile(r"\s*lvs_sync_daemon\s+(?P<interface>\S+)")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -149,16 +151,27 @@ def _against_content(path: str, secrets: Collection[str]) -> tuple[str, ...]:
     text, _ = found
     if not text.strip():
         return (f"{path} is empty",)
+    lines = _Lines(text, path, secrets)
+    return (*_complaints(lines, path), *lines.explain_all(_without_interface(text)))
+
+
+def _complaints(lines: _Lines, path: str) -> tuple[str, ...]:
     # Its exit status tells kinds of errors apart, but not errors from warnings: 0 alone means that
     # all is well.
     status, said = _run(["-t", "-f", path])
     if status == 0:
         return ()
-    lines = _Lines(text, path, secrets)
-    complaints = dict.fromkeys(lines.explain(line) for line in said.splitlines() if line.strip())
-    return tuple(complaints) or (
+    return lines.explain_all(said.splitlines()) or (
         f"keepalived refuses it without a word, with exit status {status}",
     )
+
+
+def _without_interface(text: str) -> Iterator[str]:
+    """Complaints as keepalived might make them, about an interface that it does not look for."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        found = _SYNC_DAEMON.match(line)
+        if found and found["interface"] not in (name for _, name in socket.if_nameindex()):
+            yield f"(Line {number}) there is no interface {found['interface']}"
 
 
 class _Lines:
@@ -169,8 +182,12 @@ class _Lines:
         self._real = text.split("\n")
         self._shown = masking.masked(text, secrets).split("\n")
 
-    def explain(self, said: str) -> str:
-        """One line of what keepalived said, with the line of the file that it means."""
+    def explain_all(self, said: Iterable[str]) -> tuple[str, ...]:
+        """What was said, each thing once: keepalived's processes all read the file."""
+        return tuple(dict.fromkeys(self._explain(line) for line in said if line.strip()))
+
+    def _explain(self, said: str) -> str:
+        """One line of what was said, with the line of the file that it means."""
         found = _COMPLAINT.fullmatch(said.strip())
         if not found or found["file"] not in (None, self._path):
             return masking.masked(said.strip(), self._secrets)
