@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,7 @@ def test_numbers_go_on_above_those_of_an_earlier_process(monkeypatch: pytest.Mon
     monkeypatch.setattr(events, "_numbers", None)
     earlier = [events.next_number() for _ in range(3)]
     # A minion takes far longer than this to start anew.
-    threading.Event().wait(0.01)
+    time.sleep(0.01)
     monkeypatch.setattr(events, "_numbers", None)
     later = [events.next_number() for _ in range(3)]
     assert [*earlier, *later] == sorted({*earlier, *later})
@@ -84,31 +86,47 @@ def test_who_must_hold_no_vip_has_nothing_to_tell() -> None:
     assert watch.look(memory, "lb1", repeat=30) == []
 
 
-def test_one_is_at_work_one_in_line_and_the_next_goes_home(tmp_path: Path) -> None:
+def test_one_is_at_work_one_in_line_and_the_next_goes_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(tmp_path / "lock")
-    at_work, go_on = threading.Event(), threading.Event()
+    asked, go_on = threading.Semaphore(0), threading.Event()
     turns: list[bool] = []
+    locked = locking._locked
+
+    def noted(descriptor: int, wait: bool) -> bool:
+        if wait:
+            asked.release()
+        return locked(descriptor, wait)
 
     def work() -> None:
         with locking.turn(path) as ours:
             turns.append(ours)
-            if ours:
-                at_work.set()
-                go_on.wait(10)
+            go_on.wait(10)
 
-    first = threading.Thread(target=work)
-    first.start()
-    assert at_work.wait(10)
-    second = threading.Thread(target=work)
-    second.start()
-    while _is_free(f"{path}.line"):
-        threading.Event().wait(0.001)
-    with locking.turn(path) as third:
-        assert third is False
-    go_on.set()
-    first.join(10)
-    second.join(10)
+    monkeypatch.setattr(locking, "_locked", noted)
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    try:
+        for worker in workers:
+            worker.start()
+            assert asked.acquire(timeout=5)
+            # The first has to be at work before there is a line to stand in.
+            _wait_until(lambda: bool(turns))
+        with locking.turn(path) as third:
+            assert third is False
+        assert turns == [True]
+    finally:
+        go_on.set()
+        for worker in workers:
+            worker.join(10)
     assert turns == [True, True]
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def _is_free(path: str) -> bool:
@@ -121,7 +139,7 @@ def test_a_lock_that_a_fork_has_inherited_is_free_when_it_is_given_back(tmp_path
     with locking.exclusive(path):
         child = os.fork()
         if not child:
-            threading.Event().wait(30)
+            time.sleep(30)
             os._exit(0)
         assert not _is_free(path)
     try:
