@@ -57,20 +57,23 @@ class Environment:
         """The version of Salt in it."""
         return requirements.pinned(f"{self.name}.txt", "salt")
 
+    @property
+    def requirements(self) -> Path:
+        return requirements.FOLDER / f"{self.name}.txt"
+
     def unavailable(self) -> str:
         """Return why this machine cannot have it, or nothing; only after it was made."""
         return str(_read_stamp(self._folder).get("unavailable", ""))
 
     def is_ready(self) -> bool:
         stamp = _read_stamp(self._folder)
-        return {**stamp, "unavailable": ""} == self._stamp(self._interpreter())
+        return {**stamp, "unavailable": ""} == self._stamp(self.interpreter)
 
     def make(self) -> str:
-        interpreter = self._interpreter()
+        interpreter = self.interpreter
         stamp = self._stamp(interpreter)
-        source = requirements.FOLDER / f"{self.name}.txt"
         try:
-            installer.make(self._folder, interpreter, "--requirement", str(source))
+            installer.make(self._folder, interpreter, "--requirement", str(self.requirements))
         except PrepareError as error:
             if self._supports(interpreter):
                 raise
@@ -88,14 +91,16 @@ class Environment:
     def _folder(self) -> Path:
         return cache.folder() / self.name
 
-    def _interpreter(self) -> Interpreter:
+    @property
+    def interpreter(self) -> Interpreter:
+        """The Python to make it with: one that its Salt supports, or else our own."""
         return interpreters.find(self.oldest, self.newest) or interpreters.own()
 
     def _supports(self, interpreter: Interpreter) -> bool:
         return self.oldest <= interpreter.version <= self.newest
 
     def _stamp(self, interpreter: Interpreter) -> dict[str, str]:
-        content = (requirements.FOLDER / f"{self.name}.txt").read_bytes()
+        content = self.requirements.read_bytes()
         return {
             "requirements": hashlib.sha256(content).hexdigest(),
             "python": interpreter.path,
@@ -158,8 +163,7 @@ class LabFiles:
     needs_root = True
 
     def is_ready(self) -> bool:
-        has_kernel = (cache.folder() / "kernel").is_dir() or machine.mode() == "native"
-        return has_kernel and (cache.folder() / "packages").is_dir()
+        return machine.is_prepared()
 
     def make(self) -> str:
         command = [sys.executable, "-m", "tests.lab", "setup"]
