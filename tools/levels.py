@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PrepareError as error:
         print(f"set-up: {error}", file=sys.stderr)
         return 1
-    return _show(run(levels))
+    return show(run(levels))
 
 
 def run(levels: Sequence[Level]) -> list[Result]:
@@ -115,7 +115,7 @@ def run(levels: Sequence[Level]) -> list[Result]:
         try:
             futures = [
                 pool.submit(_run_lane, lane, processors, groups, alone=len(levels) == 1)
-                for lane, processors in zip(lanes, _halves(), strict=True)
+                for lane, processors in zip(lanes, halves(os.sched_getaffinity(0)), strict=True)
             ]
             _wait(futures, groups)
         finally:
@@ -124,11 +124,11 @@ def run(levels: Sequence[Level]) -> list[Result]:
     return [results[level.name] for level in levels]
 
 
-def _halves() -> tuple[set[int], set[int]]:
-    """Share the processors between what runs in the lab and what does not."""
-    processors = sorted(os.sched_getaffinity(0))
-    middle = len(processors) // 2
-    return set(processors[middle:]), set(processors[:middle] or processors)
+def halves(processors: set[int]) -> tuple[set[int], set[int]]:
+    """Share processors between what runs in the lab and what does not."""
+    numbers = sorted(processors)
+    middle = len(numbers) // 2
+    return set(numbers[middle:]), set(numbers[:middle] or numbers)
 
 
 def _wait(futures: Sequence[Future[list[Result]]], groups: ProcessGroups) -> None:
@@ -162,14 +162,14 @@ def _run_level(level: Level, groups: ProcessGroups, *, alone: bool) -> Result:
         output=None if alone else output,
         seconds=level.limit_minutes * 60,
     )
-    count, note = _judge(status, read_report(report), level.limit_minutes)
+    count, note = judge(status, read_report(report), level.limit_minutes)
     result = Result(level.name, count, time.monotonic() - started, note)
     if not alone:
         _tell(result, output)
     return result
 
 
-def _judge(status: int | None, count: Count, limit_minutes: int) -> tuple[Count, str]:
+def judge(status: int | None, count: Count, limit_minutes: int) -> tuple[Count, str]:
     """Return the count and a note, with a failure more where the count does not tell of it."""
     if status is None:
         return count + Count(failed=1), f"did not end within {limit_minutes} minutes"
@@ -189,7 +189,7 @@ def _tell(result: Result, output: Path) -> None:
     sys.stdout.flush()
 
 
-def _show(results: Sequence[Result]) -> int:
+def show(results: Sequence[Result]) -> int:
     """Print the table and the sum; returns the exit status."""
     print(f"\n{'level':<18}{'ran':>7}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
     for result in results:
