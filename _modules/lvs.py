@@ -71,9 +71,10 @@ def view():
     Return what the SLS files need to know of this minion's part, as plain values without passwords.
 
     ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise:
-    ``roles``, ``cluster`` (its name), ``schedulers`` (IPVS schedulers in use), ``vip_interface``,
-    ``vips`` (those that this minion must hold as a real server), ``sysctls`` (by role), ``beacons``
-    (with their configuration) and ``lookup`` (the pillar's own names of packages and paths).
+    ``roles``, ``cluster`` (its name), ``modules`` (of the kernel, for IPVS and the schedulers in
+    use), ``vip_interface``, ``vips`` (those that this minion must hold as a real server),
+    ``sysctls`` (by role), ``beacons`` (with their configuration) and ``lookup`` (the pillar's own
+    names of packages and paths).
 
     CLI Example:
 
@@ -86,11 +87,12 @@ def view():
     except errors.InvalidConfig as error:
         return {"problems": [str(problem) for problem in error.problems]}
     minion_id = __opts__["id"]
+    schedulers = {vs.scheduler.value for vs in cluster.virtual_servers.values()}
     return {
         "problems": [],
         "cluster": cluster.name,
         "roles": [role.value for role in cluster.roles(minion_id)],
-        "schedulers": sorted({vs.scheduler.value for vs in cluster.virtual_servers.values()}),
+        "modules": ["ip_vs", *sorted(f"ip_vs_{scheduler}" for scheduler in schedulers)],
         "vip_interface": cluster.vip_interface,
         "vips": [str(vip) for vip in cluster.vips_of(minion_id)],
         "sysctls": {

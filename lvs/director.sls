@@ -12,19 +12,26 @@ lvs-director-packages:
   pkg.installed:
     - pkgs: {{ names.packages | json }}
 
+# Not kmod.present with persist: it forgets the modules that came in as another one's dependency.
 lvs-director-modules:
-  kmod.present:
-    - persist: True
-    - mods:
-      - ip_vs
-{%- for scheduler in view.schedulers %}
-      - ip_vs_{{ scheduler }}
+  cmd.run:
+    - name: modprobe -a {{ view.modules | join(" ") }}
+    - creates:
+{%- for module in view.modules %}
+      - /sys/module/{{ module }}
 {%- endfor %}
+
+lvs-director-modules-at-boot:
+  file.managed:
+    - name: /etc/modules-load.d/saltext-lvs-director.conf
+    - contents: {{ (["# Salt writes this file (state lvs.director)."] + view.modules) | json }}
+    - mode: '0644'
+    - makedirs: True
 
 lvs-ipvs-table:
   ipvs.managed:
     - require:
-      - kmod: lvs-director-modules
+      - cmd: lvs-director-modules
 
 lvs-keepalived-config:
   keepalived.config:

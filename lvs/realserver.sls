@@ -19,15 +19,24 @@ include:
 {%- endfor %}
 
 lvs-dummy-module:
-  kmod.present:
-    - name: dummy
-    - persist: True
+  cmd.run:
+    - name: modprobe dummy
+    - creates: /sys/module/dummy
+
+lvs-dummy-module-at-boot:
+  file.managed:
+    - name: /etc/modules-load.d/saltext-lvs-realserver.conf
+    - contents:
+      - '# Salt writes this file (state lvs.realserver).'
+      - dummy
+    - mode: '0644'
+    - makedirs: True
 
 lvs-vip-interface:
   dummy.present:
     - name: {{ view.vip_interface }}
     - require:
-      - kmod: lvs-dummy-module
+      - cmd: lvs-dummy-module
       - module: lvs-pyroute2
 
 {%- endif %}
