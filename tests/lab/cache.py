@@ -30,13 +30,14 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def build_once(name: str, fill: Callable[[Path], None]) -> Path:
+def build_once(name: str, fill: Callable[[Path], None], key: str = "") -> Path:
     """The folder ``name`` in the cache; ``fill`` makes its content when it is not there yet.
 
-    It is filled under another name and renamed when complete, so that whoever sees it sees it
-    whole. What an interrupted run left half-made is cleared by the next one.
+    ``key`` stands for what the content depends on: for another key it is made anew, and the old one
+    removed. It is filled under another name and renamed when complete, so that whoever sees it sees
+    it whole. What an interrupted run left half-made is cleared by the next one.
     """
-    path = folder() / name
+    path = place(name, key)
     if path.is_dir():
         return path
     with locked(name):
@@ -50,4 +51,12 @@ def build_once(name: str, fill: Callable[[Path], None]) -> Path:
                 part.rename(path)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
+        for outdated in (folder() / name, *folder().glob(f"{name}-*")):
+            if outdated != path:
+                shutil.rmtree(outdated, ignore_errors=True)
     return path
+
+
+def place(name: str, key: str = "") -> Path:
+    """Where ``build_once`` puts it."""
+    return folder() / (f"{name}-{key}" if key else name)

@@ -22,6 +22,11 @@ def fetch() -> Path:
     return cache.build_once("kernel", _fill)
 
 
+def is_fetched() -> bool:
+    """Whether the cache has the kernel. It brings its own library: no update outdates it."""
+    return cache.place("kernel").is_dir()
+
+
 def _fill(root: Path) -> None:
     mirror = _debian_mirror()
     print(f"lab: fetching the user-mode Linux kernel from {mirror} (once)", flush=True)

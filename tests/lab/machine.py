@@ -51,6 +51,11 @@ def prepare() -> None:
         kernel.fetch()
 
 
+def is_prepared() -> bool:
+    """Whether ``prepare`` has nothing to download."""
+    return packages.is_fetched() and (mode() == "native" or kernel.is_fetched())
+
+
 def mode() -> str:
     """``native`` where the running kernel has IPVS and dummy interfaces, else ``uml``."""
     forced = os.environ.get("SALTEXT_LVS_LAB")

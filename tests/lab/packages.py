@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,8 +17,29 @@ STATUS = Path("/var/lib/dpkg/status")
 
 
 def fetch() -> Path:
-    """The folder of the repository, downloaded with apt if the cache has none."""
-    return cache.build_once("packages", _fill)
+    """The folder of the repository, downloaded with apt if the cache has none for this machine."""
+    return cache.build_once("packages", _fill, _key())
+
+
+def is_fetched() -> bool:
+    """Whether ``fetch`` has nothing to download."""
+    return cache.place("packages", _key()).is_dir()
+
+
+def _key() -> str:
+    """What the repository depends on: it completes what is installed on this machine."""
+    installed = versions(without(STATUS.read_text(), INSTALLED_BY_US))
+    return hashlib.sha256(repr(sorted(installed.items())).encode()).hexdigest()[:12]
+
+
+def versions(status: str) -> dict[str, str]:
+    """The versions of the installed packages in the text of dpkg's status file, by their names."""
+    found = {}
+    for part in status.split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Architecture|Status|Version): (.*)$", part, re.M))
+        if fields.get("Status", "").endswith(" installed"):
+            found[f"{fields['Package']}:{fields['Architecture']}"] = fields["Version"]
+    return found
 
 
 def without(status: str, names: tuple[str, ...]) -> str:
@@ -37,19 +59,25 @@ def _fill(folder: Path) -> None:
 
 
 def _download(scratch: Path) -> list[Path]:
-    """Let apt resolve and download them as on this machine without them."""
+    """Let apt resolve and download them as on this machine without them.
+
+    Where this machine's lists of packages are missing or outdated, new ones are fetched, aside.
+    """
     status = scratch / "status"
     status.write_text(without(STATUS.read_text(), INSTALLED_BY_US))
     (scratch / "archives" / "partial").mkdir(parents=True)
+    (scratch / "lists" / "partial").mkdir(parents=True)
     apt = [
         *("apt-get", "-q", "-y", "-oAPT::Sandbox::User=root"),
         *(f"-oDir::State::status={status}", f"-oDir::Cache::archives={scratch}/archives"),
-        *("--download-only", "--no-install-recommends", "install", *INSTALLED_BY_US),
     ]
-    done = subprocess.run(apt, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LabError(f"apt-get could not download the hosts' packages:\n{done.stderr}")
-    return list((scratch / "archives").glob("*.deb"))
+    install = ["--download-only", "--no-install-recommends", "install", *INSTALLED_BY_US]
+    lists = f"-oDir::State::Lists={scratch}/lists"
+    for attempt in ([*apt, *install], [*apt, lists, "update"], [*apt, lists, *install]):
+        done = subprocess.run(attempt, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and "install" in attempt:
+            return list((scratch / "archives").glob("*.deb"))
+    raise LabError(f"apt-get could not download the hosts' packages:\n{done.stderr}")
 
 
 def _stanza(deb: Path) -> str:
