@@ -23,9 +23,7 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def cluster(lab: Lab) -> SaltCluster:
+def cluster(lab: Lab) -> Iterator[SaltCluster]:
     """The master and its four minions, which answer; nothing is applied yet."""
-    cluster = SaltCluster(lab)
-    cluster.start()
-    cluster.wait()
-    return cluster
+    with SaltCluster(lab) as cluster:
+        yield cluster

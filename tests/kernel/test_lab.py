@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import Lab, LabError, until
+from tests.lab import Lab, LabError, mail, until
 from tests.lab.host import Host
 
 ADDRESSES = {"lb1": ["10.10.10.11/24"], "rs1": ["10.10.10.41/24", "10.10.10.43/24"]}
@@ -141,3 +142,30 @@ def test_a_capture_sees_who_asks_and_who_answers(lb1: Host, rs1: Host) -> None:
 def test_sys_is_read_only_and_modules_are_there(lb1: Host) -> None:
     assert said(lb1, "findmnt -no OPTIONS /sys").startswith("ro,")
     assert said(lb1, "test -d /lib/modules/$(uname -r) && echo yes") == "yes\n"
+
+
+SEND = """\
+import smtplib, sys
+with smtplib.SMTP("lb1") as server:
+    server.sendmail("lvs@rs1", ["noc@example.com"], "Subject: %s\\r\\n\\r\\nbody" % sys.argv[1])
+"""
+
+
+def test_the_mail_server_keeps_what_it_takes_over_a_reboot(lab: Lab, lb1: Host, rs1: Host) -> None:
+    def send(subject: str) -> None:
+        until(lambda: lb1.run(["bash", "-c", "echo >/dev/tcp/lb1/25"]).returncode == 0, "SMTP")
+        rs1.run([sys.executable, "-c", SEND, subject], check=True)
+
+    assert mail.taken(lb1) == []
+    mail.serve(lb1)
+    send("first")
+    lab["lb1"].reboot()
+    send("second")
+    taken = [
+        (told["X-Envelope-From"], told["X-Envelope-To"], told["Subject"], told.get_payload())
+        for told in mail.taken(lb1)
+    ]
+    assert taken == [
+        ("lvs@rs1", "noc@example.com", "first", "body\n"),
+        ("lvs@rs1", "noc@example.com", "second", "body\n"),
+    ]

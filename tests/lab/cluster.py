@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import email
 import io
 import json
 import os
+import select
 import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
 from email.message import Message
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from tests.lab import cache, services
+from tests.lab import cache, mail, services
 from tests.lab.errors import LabError
 from tests.lab.host import Host
 from tests.lab.lab import Lab
@@ -24,7 +25,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 MINIONS = ("lb1", "lb2", "rs1", "rs2")
 WEB_SERVERS = ("rs1", "rs2")
 PROGRAMS = ("salt", "salt-call", "salt-key", "salt-master", "salt-minion", "salt-pip", "salt-run")
-MAILS = "/var/mail/lab"
 RETURN_PORT = 4506
 
 MASTER_CONFIG = """\
@@ -54,37 +54,37 @@ base:
   '*': [lvs]
 """
 
-# Runs on the master: asks those who have not answered yet again and again, without the seconds that
-# the salt command takes to start, and to make sure of those that do not answer.
-ASK_UNTIL_ANSWERED = """\
-import sys, time
-import salt.client, salt.exceptions, salt.utils.event
-
-end = time.monotonic() + float(sys.argv[1])
-silent = set(sys.argv[2:])
-client = salt.client.LocalClient()
-with salt.utils.event.get_event("master", opts=client.opts, listen=True) as events:
-    while silent and time.monotonic() < end:
-        try:
-            client.cmd_async(sorted(silent), "test.ping", tgt_type="list")
-        except salt.exceptions.SaltException:
-            time.sleep(1)
-        next_try = time.monotonic() + 5
-        while silent and time.monotonic() < next_try:
-            event = events.get_event(wait=0.5, tag="salt/job/") or {}
-            if event.get("fun") == "test.ping" and "return" in event:
-                silent.discard(event["id"])
-sys.exit(" ".join(sorted(silent)) or 0)
-"""
-
 
 class SaltCluster:
-    """A Salt master on ``master`` and minions on the hosts named in ``minions``."""
+    """A Salt master on ``master``, minions on the hosts ``minions``, web servers on others.
 
-    def __init__(self, lab: Lab, minions: Sequence[str] = MINIONS) -> None:
+    ``with SaltCluster(lab) as cluster:`` starts it and waits until all minions answer.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        minions: Sequence[str] = MINIONS,
+        web_servers: Sequence[str] = WEB_SERVERS,
+    ) -> None:
         self.lab = lab
         self.master = lab["master"]
         self.minions = tuple(minions)
+        self.web_servers = tuple(web_servers)
+        self._publisher = Publisher(self.master)
+
+    def __enter__(self) -> SaltCluster:
+        self.start()
+        self.wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def start(self) -> None:
         """Install and start everything; does not wait for the minions (see ``wait``)."""
@@ -97,28 +97,42 @@ class SaltCluster:
         until(self._master_listens, "the master to listen", seconds=120)
         for name in self.minions:
             services.start(self.lab[name], "salt-minion")
+        # The master's own side, as README.md has it; minions sync themselves.
+        self.salt_run("saltutil.sync_all")
 
     def _master_listens(self) -> bool:
         return f":{RETURN_PORT:04X} " in self.master.read("/proc/net/tcp")
 
     def wait(self, seconds: float = 120) -> None:
         """Wait until all minions answer."""
-        ask: list[str | Path] = [_salt_virtualenv() / "bin" / "python", "-c", ASK_UNTIL_ANSWERED]
-        done = self.master.run([*ask, str(seconds), *self.minions], timeout=seconds + 60)
-        if done.returncode:
-            raise LabError(f"no answer within {seconds:g} s from {done.stderr.strip()}")
+        silent = self._publisher.ask(
+            {"action": "wait", "minions": self.minions, "seconds": seconds}, seconds + 60
+        )
+        if silent:
+            raise LabError(f"no answer within {seconds:g} s from {' '.join(silent)}")
+
+    def close(self) -> None:
+        """Let go of the master; daemons run on until the lab ends."""
+        self._publisher.close()
 
     # Commands
 
     def salt(
         self, target: str, function: str, *arguments: str, timeout: int = 120, list_of: bool = False
     ) -> dict[str, Any]:
-        """``salt TARGET FUNCTION ...`` on the master: what each minion returned, by its id."""
-        options = ["--out=json", "--static", f"--timeout={timeout}", *(["--list"] * list_of)]
-        done = self.master.run(
-            ["salt", *options, target, function, *arguments], timeout=timeout + 60
-        )
-        return _json(done) if done.stdout.strip().startswith("{") else {}
+        """``salt TARGET FUNCTION ...`` on the master: what each minion returned, by its id.
+
+        For one that did not return within ``timeout`` seconds it is Salt's text that says so.
+        """
+        question = {
+            "action": "publish",
+            "target": target.split(",") if list_of else target,
+            "target_type": "list" if list_of else "glob",
+            "function": function,
+            "arguments": arguments,
+            "timeout": timeout,
+        }
+        return dict(self._publisher.ask(question, timeout + 60))
 
     def salt_run(self, function: str, *arguments: str, timeout: int = 120) -> Any:
         """``salt-run FUNCTION ...`` on the master: what the runner returned."""
@@ -133,9 +147,7 @@ class SaltCluster:
 
     def mails(self) -> list[Message]:
         """The mails that the mail server on the master has taken, oldest first."""
-        script = f'for mail in {MAILS}/*.eml; do cat "$mail"; printf "\\0"; done 2>/dev/null'
-        texts = self.master.run(["sh", "-c", script]).stdout.split("\0")
-        return [email.message_from_string(text) for text in texts if text]
+        return mail.taken(self.master)
 
     # Installation
 
@@ -149,11 +161,9 @@ class SaltCluster:
 
     def _install_servers(self) -> None:
         """What the cluster is for, and where its mail goes; both with the Python that runs this."""
-        mail = [sys.executable, str(CHECKOUT / "tests/lab/smtpd.py"), MAILS]
+        mail.serve(self.master)
         web = [sys.executable, str(CHECKOUT / "tests/lab/web.py")]
-        services.install(self.master, "lab-mail", mail)
-        services.start(self.master, "lab-mail")
-        for name in WEB_SERVERS:
+        for name in self.web_servers:
             services.install(self.lab[name], "lab-web", web)
             services.start(self.lab[name], "lab-web")
 
@@ -162,6 +172,53 @@ class SaltCluster:
         config = MINION_CONFIG.format(name=host.name, master=self.master.address)
         host.write("/etc/salt/minion", config)
         services.install(host, "salt-minion", ["/usr/local/bin/salt-minion"])
+
+
+class Publisher:
+    """The program ``publisher.py`` on the master, started when it is needed."""
+
+    def __init__(self, master: Host) -> None:
+        self._master = master
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, question: dict[str, Any], seconds: float) -> Any:
+        """Ask one question and return its answer, which may take ``seconds``."""
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(question) + "\n")
+        process.stdin.flush()
+        readable, _, _ = select.select([process.stdout], [], [], seconds)
+        line = process.stdout.readline() if readable else ""
+        if not line:
+            self.close()
+            raise LabError(f"the master gave no answer within {seconds:g} s to {question}")
+        told = json.loads(line)
+        if "error" in told:
+            raise LabError(f"{question}: {told['error']}")
+        return told["answer"]
+
+    def close(self) -> None:
+        """End the program."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.communicate()
+        self._process = None
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # the master was switched off
+        if self._process is None:
+            program = CHECKOUT / "tests/lab/publisher.py"
+            self._process = self._master.popen(
+                # Isolated: modules beside the program are not Salt's to import.
+                [_salt_virtualenv() / "bin" / "python", "-I", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        return self._process
 
 
 def _salt_virtualenv() -> Path:
