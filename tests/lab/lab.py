@@ -78,9 +78,14 @@ class LabHost(Host):
     """A host with its card in the lab's network."""
 
     @property
+    def _number(self) -> int:
+        """The last part of the host's address: its place in the network."""
+        return int(self.address.rpartition(".")[2])
+
+    @property
     def _port(self) -> str:
-        """The bridge's end of the cable."""
-        return f"port-{self.name}"
+        """The bridge's end of the cable; 15 letters are too few for some hosts' names."""
+        return f"port-{self._number}"
 
     def boot(self) -> None:
         """Switch the host on: same disk, a new kernel's empty network, services as enabled."""
@@ -102,8 +107,7 @@ class LabHost(Host):
 
     def plug_in(self) -> Sequence[str]:
         """The ``ip`` commands that put the card in. Its hardware address is always the same."""
-        number = int(self.address.rpartition(".")[2])
-        card = f"address 02:00:0a:0a:0a:{number:02x} netns {self.process}"
+        card = f"address 02:00:0a:0a:0a:{self._number:02x} netns {self.process}"
         return (
             f"link add {self._port} type veth peer name eth0 {card}",
             f"link set {self._port} master {BRIDGE} up",
