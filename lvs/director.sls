@@ -46,7 +46,8 @@ lvs-keepalived-service:
     - name: {{ names.service }}
     - enable: True
     - reload: True
-    - sig: {{ names.service }}
+    # For ps, where the init script knows no "status": the program, not whatever names its files.
+    - sig: /usr/sbin/keepalived
     - watch:
       - keepalived: lvs-keepalived-config
 
