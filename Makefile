@@ -1,5 +1,5 @@
 # Needs git, make, Python 3.10 or newer, and apt where a package is missing; root, but for help, setup
-# of single parts, lint, unit and functional. What is set up goes to the cache folder, once.
+# of single parts, lint and functional. What is set up goes to the cache folder, once.
 PYTHON ?= python3
 CACHE := $(or $(SALTEXT_LVS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/saltext-lvs)
 DEV := $(CACHE)/dev/bin/python

@@ -67,7 +67,7 @@ LEVELS = {
     level.name: level
     for level in (
         Level("lint", ("-m", "tools.lint")),
-        Level("unit", _pytest("tests/unit")),
+        Level("unit", _pytest("tests/unit"), parts=("packages", "lab")),
         Level("golden", _pytest("tests/golden"), parts=("packages",)),
         Level("functional-3008", _pytest("tests/functional")),
         Level("functional-3007", _pytest("tests/functional"), environment="salt-3007"),
