@@ -23,6 +23,9 @@ REMOVED = (
     *("etc/apt/sources.list", "etc/apt/sources.list.d", "var/lib/apt/lists"),
     # Container images forbid that packages start their services; a machine does not.
     "usr/sbin/policy-rc.d",
+    # Hosts do not boot with systemd. Where its command is there all the same, Salt takes that for an
+    # image that is being built, in which no service can be started.
+    "usr/bin/systemctl",
     # Indexing manuals takes eight of the ten seconds of an installation.
     "var/lib/man-db/auto-update",
 )
@@ -43,6 +46,7 @@ def build(names: Mapping[str, str]) -> None:
             _remove(root / path)
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)
+            (root / path).chmod(0o755 if text.startswith("#!") else 0o644)
         # Not in the cache itself: apt reads as a user who may not look into root's home.
         shutil.copytree(packages.fetch(), root / PACKAGES)
         (root / "lib/modules").mkdir(exist_ok=True)
@@ -57,6 +61,8 @@ def _files(names: Mapping[str, str]) -> dict[str, str]:
     return {
         "etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n{hosts}",
         "etc/resolv.conf": "",
+        # Salt asks for it where there is no systemd; Debian's own belongs to an init system.
+        "usr/sbin/runlevel": "#!/bin/sh\necho N 2\n",
         "etc/apt/sources.list": f"deb [trusted=yes] file:/{PACKAGES} ./\n",
         "etc/pip.conf": f"[global]\nno-index = true\nfind-links = {cache.folder()}/wheels\n",
     }
