@@ -45,16 +45,7 @@ def cluster(lab: Lab) -> Iterator[SaltCluster]:
 @pytest.fixture(scope="module")
 def first(cluster: SaltCluster) -> Highstate:
     """The first highstate; the minions have restarted themselves after it, and answer."""
-    before = {name: minion_process(cluster, name) for name in MINIONS}
-    done = Highstate.run(cluster)
-    assert done.failed() == {}
-    until(
-        lambda: all(minion_process(cluster, name) not in ("", before[name]) for name in MINIONS),
-        "the minions to be restarted after their first highstate",
-        seconds=90,
-    )
-    cluster.wait()
-    return done
+    return Highstate(cluster.first_highstate())
 
 
 @pytest.fixture
@@ -64,16 +55,13 @@ def applied(first: Highstate, cluster: SaltCluster) -> SaltCluster:
     return cluster
 
 
-def minion_process(cluster: SaltCluster, name: str) -> str:
-    return cluster.lab[name].run(["cat", "/run/salt-minion.pid"]).stdout.strip()
-
-
 def director_holds_vip(cluster: SaltCluster) -> bool:
     addresses = ["ip", "-brief", "address", "show", "dev", "eth0"]
     return f"{VIP}/32" in cluster.lab["staging-lb1"].run(addresses).stdout
 
 
 def test_the_first_highstate_makes_each_machine_what_staging_says(first: Highstate) -> None:
+    assert first.failed() == {}
     assert {name: "lvs-ipvs-table" in ids for name, ids in first.changing().items()} == {
         "staging-lb1": True,
         "staging-rs1": False,

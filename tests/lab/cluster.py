@@ -26,6 +26,8 @@ MINIONS = ("lb1", "lb2", "rs1", "rs2")
 WEB_SERVERS = ("rs1", "rs2")
 PROGRAMS = ("salt", "salt-call", "salt-key", "salt-master", "salt-minion", "salt-pip", "salt-run")
 RETURN_PORT = 4506
+# The state that arranges a minion's restart where its configuration changed.
+RESTART = "lvs-minion-restart"
 
 MASTER_CONFIG = """\
 interface: {address}
@@ -111,6 +113,28 @@ class SaltCluster:
         if silent:
             raise LabError(f"no answer within {seconds:g} s from {' '.join(silent)}")
 
+    def first_highstate(self) -> dict[str, Any]:
+        """Apply the highstate, and wait for the minions, which it restarts once; what it returned.
+
+        A minion that failed does not restart, so this does not wait for it.
+        """
+        before = {name: self._minion_process(name) for name in self.minions}
+        returned = self.salt("*", "state.apply", timeout=300)
+        restarting = [name for name in self.minions if _restarts_minion(returned.get(name))]
+        until(
+            lambda: all(
+                self._minion_process(name) not in ("", before[name]) for name in restarting
+            ),
+            f"{', '.join(restarting)} to be restarted",
+            seconds=90,
+            pause=1,
+        )
+        self.wait()
+        return returned
+
+    def _minion_process(self, name: str) -> str:
+        return self.lab[name].run(["cat", "/run/salt-minion.pid"]).stdout.strip()
+
     def close(self) -> None:
         """Let go of the master; daemons run on until the lab ends."""
         self._publisher.close()
@@ -172,6 +196,13 @@ class SaltCluster:
         config = MINION_CONFIG.format(name=host.name, master=self.master.address)
         host.write("/etc/salt/minion", config)
         services.install(host, "salt-minion", ["/usr/local/bin/salt-minion"])
+
+
+def _restarts_minion(returned: Any) -> bool:
+    """Whether a highstate has arranged that the minion restarts after it."""
+    return isinstance(returned, dict) and any(
+        state["__id__"] == RESTART and state["changes"] for state in returned.values()
+    )
 
 
 class Publisher:

@@ -15,6 +15,7 @@ from tests.lab.errors import LabError
 SCRIPT = Path(__file__).parent / "scripts" / "host.sh"
 DISKS = Path("/run/lab/disks")
 PROCESSES = Path("/run/lab/processes")
+CONSOLES = Path("/run/lab/consoles")
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -63,6 +64,8 @@ class Host:
         if self._unshare:
             raise LabError(f"{self.name} is on already")
         addresses, services = " ".join(self.addresses), " ".join(SERVICES)
+        CONSOLES.mkdir(exist_ok=True)
+        console = (CONSOLES / self.name).open("w")
         self._unshare = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child"),
@@ -71,11 +74,13 @@ class Host:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=console,
             text=True,
             env=ENVIRONMENT,
             cwd="/",
             start_new_session=True,
         )
+        console.close()
         self._process = int(self._hear())
         PROCESSES.mkdir(exist_ok=True)
         (PROCESSES / self.name).write_text(f"{self._process}\n")
@@ -98,7 +103,8 @@ class Host:
         assert self._unshare.stdout is not None
         line = self._unshare.stdout.readline().strip()
         if not line:
-            raise LabError(f"{self.name}: its first process ended (its errors are above)")
+            console = (CONSOLES / self.name).read_text()
+            raise LabError(f"{self.name}: its first process ended:\n{console}")
         return line
 
     def switch_off(self) -> None:

@@ -192,7 +192,7 @@ def _terminal_kept(terminal: bool) -> Iterator[None]:
         yield
         return
     if not sys.stdin.isatty():
-        raise LabError("--tty needs a terminal on standard input")
+        raise LabError("this needs a terminal on standard input")
     settings = termios.tcgetattr(sys.stdin)
     try:
         yield
