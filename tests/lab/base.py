@@ -23,8 +23,8 @@ REMOVED = (
     *("etc/apt/sources.list", "etc/apt/sources.list.d", "var/lib/apt/lists"),
     # Container images forbid that packages start their services; a machine does not.
     "usr/sbin/policy-rc.d",
-    # Hosts do not boot with systemd. Where its command is there all the same, Salt takes that for an
-    # image that is being built, in which no service can be started.
+    # Hosts do not boot with systemd. Where its command is there all the same, Salt takes that for
+    # an image that is being built, in which no service can be started.
     "usr/bin/systemctl",
     # Indexing manuals takes eight of the ten seconds of an installation.
     "var/lib/man-db/auto-update",
