@@ -16,6 +16,10 @@ from typing import IO
 ENDINGS = ((signal.SIGINT, 15), (signal.SIGTERM, 15), (signal.SIGKILL, 15))
 
 
+class Ended(Exception):
+    """Everything has been told to end, and so has what asked for this."""
+
+
 class ProcessGroups:
     """The groups that are running, by name; for use from several threads."""
 
@@ -38,10 +42,12 @@ class ProcessGroups:
             The file that takes what it prints, or None for our own output.
         seconds
             How long it may take.
+
+        Raises Ended if everything has been ended before or meanwhile.
         """
         with _opened(output) as stream, self._lock:
             if self._ended:
-                return None
+                raise Ended
             process = subprocess.Popen(
                 # If we are killed outright, so are they.
                 ["setpriv", "--pdeathsig", "TERM", *command],
@@ -53,13 +59,16 @@ class ProcessGroups:
             )
             self._running[name] = process
         try:
-            return process.wait(seconds)
+            status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            return None
+            status = None
         finally:
             _end(process)
             with self._lock:
                 del self._running[name]
+        if self._ended:
+            raise Ended
+        return status
 
     def end(self) -> None:
         """End whatever runs, and let nothing start any more."""
