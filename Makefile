@@ -6,7 +6,7 @@ DEV := $(CACHE)/dev/bin/python
 LEVELS := lint unit golden functional install-check kernel integration
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup demo lab test $(LEVELS) bench soak clean
+.PHONY: help python setup for-the-lab demo lab test $(LEVELS) bench soak clean
 
 help:
 	@echo 'make demo           the cluster of the README in the lab, step by step (root)'
@@ -26,11 +26,14 @@ python:
 setup: python
 	@$(PYTHON) -m tools.prepare
 
-demo: setup
-	@$(DEV) -m tests.lab run -- $(DEV) -m tests.lab.demo
+demo: for-the-lab
+	@$(DEV) -m tests.lab run -- $(DEV) -m tests.demo
 
-lab: setup
+lab: for-the-lab
 	@$(DEV) -m tests.lab shell
+
+for-the-lab: python
+	@$(PYTHON) -m tools.prepare dev salt-3008 wheels packages lab
 
 test: python
 	@$(PYTHON) -m tools.levels
