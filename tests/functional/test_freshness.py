@@ -75,3 +75,17 @@ def test_every_door_to_the_library_refreshes_it_before_it_imports_from_it(door: 
     if lines["imports from it"]:
         assert lines["refreshes it"], "it never does"
         assert lines["refreshes it"][0] < min(lines["imports from it"])
+
+
+OTHERS = sorted([*CHECKOUT.glob("_states/*.py"), *CHECKOUT.glob("_beacons/*.py")])
+
+
+@pytest.mark.parametrize("module", OTHERS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_states_and_beacons_import_nothing_of_the_library(module: Path) -> None:
+    imported = {
+        alias.name if isinstance(node, ast.Import) else node.module or ""
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert [name for name in imported if name.startswith("saltext")] == []
