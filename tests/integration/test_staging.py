@@ -83,13 +83,3 @@ def test_clients_reach_both_real_servers_by_the_vip(applied: SaltCluster) -> Non
 def test_the_second_highstate_changes_nothing(applied: SaltCluster) -> None:
     second = Highstate.run(applied)
     assert (second.failed(), second.changing()) == ({}, {name: [] for name in MINIONS})
-
-
-def test_a_rebooted_machine_starts_its_services_again(applied: SaltCluster) -> None:
-    director, server = applied.lab["staging-lb1"], applied.lab["staging-rs1"]
-    for host in (director, server):
-        host.reboot()
-    until(lambda: director_holds_vip(applied), "keepalived to bring the VIP back")
-    replies = Client(applied.lab["client"]).get(server.address, requests=4)
-    assert replies.by_server() == {"staging-rs1": 4}
-    applied.wait()

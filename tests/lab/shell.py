@@ -31,6 +31,7 @@ CLIENTS = [f"10.10.10.{number}" for number in range(101, 117)]
 HOSTS_TO_TRY = """
   on HOST [COMMAND]                 in one of: {hosts}
   power HOST off                    the power fails; power HOST on boots it from its disk
+                                    (its minion answers some seconds later)
 """
 
 CLUSTER_TO_TRY = """
