@@ -117,7 +117,7 @@ def run(levels: Sequence[Level]) -> list[Result]:
                 pool.submit(_run_lane, lane, processors, groups, alone=len(levels) == 1)
                 for lane, processors in zip(lanes, halves(os.sched_getaffinity(0)), strict=True)
             ]
-            _wait(futures, groups)
+            _wait(futures, groups, alone=len(levels) == 1)
         finally:
             groups.end()
     results = {result.level: result for future in futures for result in future.result()}
@@ -131,9 +131,10 @@ def halves(processors: set[int]) -> tuple[set[int], set[int]]:
     return set(numbers[middle:]), set(numbers[:middle] or numbers)
 
 
-def _wait(futures: Sequence[Future[list[Result]]], groups: ProcessGroups) -> None:
+def _wait(futures: Sequence[Future[list[Result]]], groups: ProcessGroups, *, alone: bool) -> None:
+    """Wait for all lanes, and say now and then what is still running."""
     started = time.monotonic()
-    while wait(futures, timeout=60).not_done:
+    while wait(futures, timeout=None if alone else 60).not_done:
         print(f"{time.monotonic() - started:.0f} s: {', '.join(groups.names())}", flush=True)
 
 

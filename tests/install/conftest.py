@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Mapping
@@ -114,6 +115,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((CHECKOUT / name).read_bytes())
     return folder
+
+
+@pytest.fixture
+def own_tree(tree: Path, tmp_path: Path) -> Path:
+    """A copy for one test that leaves things in it: compiled files, an installation's notes."""
+    return Path(shutil.copytree(tree, tmp_path / "tree"))
 
 
 def build(source: Path, kind: str, target: Path) -> Path:

@@ -8,10 +8,12 @@ from tests.install.conftest import KINDS, VALID, Salt, files_of
 from tools.parts import ENVIRONMENTS
 
 
-def test_salt_loads_all_of_the_tree_in_place(salt_name: str, tree: Path, tmp_path: Path) -> None:
+def test_salt_loads_all_of_the_tree_in_place(
+    salt_name: str, own_tree: Path, tmp_path: Path
+) -> None:
     virtualenv = ENVIRONMENTS[salt_name].python.parents[1]
     nothing = tmp_path / "nothing"
-    salt = Salt(virtualenv, tmp_path, files=nothing, pillar=tree / "pillar.example")
-    answer = salt.call("-m", ".", "lvs.validate", cwd=tree)
+    salt = Salt(virtualenv, tmp_path, files=nothing, pillar=own_tree / "pillar.example")
+    answer = salt.call("-m", ".", "lvs.validate", cwd=own_tree)
     assert answer == VALID
-    assert salt.loaded(tree) == files_of({kind: tree / f"_{kind}" for kind in KINDS})
+    assert salt.loaded(own_tree) == files_of({kind: own_tree / f"_{kind}" for kind in KINDS})
