@@ -34,7 +34,10 @@ def run(command: Sequence[str], *, cpu: int | None, memory: str, terminal: bool)
     prepare()
     if mode() == "native":
         start = [*_private("--net", "--uts", "--ipc"), "sh", f"{SCRIPTS}/native.sh", str(SCRIPTS)]
-        return _supervise(start, _settings(terminal, ""), _job(command), terminal)
+        # They may be on a mount of their own, which the layer of memory does not show.
+        modules = Path("/lib/modules").resolve()
+        settings = _settings(terminal, str(modules) if modules.is_dir() else "")
+        return _supervise(start, settings, _job(command), terminal)
     root = kernel.fetch()
     settings = _settings(terminal, f"{root}/usr/lib/uml/modules")
     with _processor(cpu) as number:
