@@ -71,8 +71,8 @@ def view():
     Return what the SLS files need to know of this minion's part, as plain values without passwords.
 
     ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise:
-    ``roles``, ``cluster`` (its name), ``modules`` (of the kernel, for IPVS and the schedulers in
-    use), ``vip_interface``, ``vips`` (those that this minion must hold as a real server),
+    ``roles``, ``cluster`` (its name), ``has_pyroute2`` (whether Salt's own Python has one that is
+    new enough), ``modules`` and ``modules_missing`` (of the kernel, by role), ``vip_interface``, ``vips`` (those that this minion must hold as a real server),
     ``sysctls`` (by role), ``beacons`` (with their configuration) and ``lookup`` (the pillar's own
     names of packages and paths).
 
@@ -88,11 +88,20 @@ def view():
         return {"problems": [str(problem) for problem in error.problems]}
     minion_id = __opts__["id"]
     schedulers = {vs.scheduler.value for vs in cluster.virtual_servers.values()}
+    modules = {
+        model.Role.DIRECTOR.value: ["ip_vs", *sorted(f"ip_vs_{name}" for name in schedulers)],
+        model.Role.REAL_SERVER.value: ["dummy"],
+    }
     return {
         "problems": [],
         "cluster": cluster.name,
         "roles": [role.value for role in cluster.roles(minion_id)],
-        "modules": ["ip_vs", *sorted(f"ip_vs_{scheduler}" for scheduler in schedulers)],
+        "has_pyroute2": _has_pyroute2(),
+        "modules": modules,
+        "modules_missing": {
+            role: [name for name in names if not os.path.isdir(f"/sys/module/{name}")]
+            for role, names in modules.items()
+        },
         "vip_interface": cluster.vip_interface,
         "vips": [str(vip) for vip in cluster.vips_of(minion_id)],
         "sysctls": {
@@ -102,25 +111,6 @@ def view():
         "beacons": {"dummy": [{"interval": 1}]} if cluster.vips_of(minion_id) else {},
         "lookup": dict(cluster.lookup),
     }
-
-
-def has_pyroute2():
-    """
-    Return whether Salt's own Python has a pyroute2 that is new enough (0.9.6).
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' lvs.has_pyroute2
-    """
-    # A package that was installed a moment ago is found only by a new look at the folders.
-    importlib.invalidate_caches()
-    try:
-        version = importlib.metadata.version("pyroute2")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= PYROUTE2
 
 
 # Waits in a process of its own until the job has delivered its return, because a restart would end
@@ -176,3 +166,13 @@ def restart_minion(service="salt-minion"):
 
 def _cluster():
     return model.from_pillar(__pillar__)
+
+
+def _has_pyroute2():
+    # A package that was installed a moment ago is found only by a new look at the folders.
+    importlib.invalidate_caches()
+    try:
+        version = importlib.metadata.version("pyroute2")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= PYROUTE2

@@ -1,5 +1,6 @@
 # A real server: quiet on ARP first, then the VIP.
 {%- from "lvs/map.jinja" import view, names with context %}
+{%- from "lvs/modules.jinja" import kernel_modules %}
 
 {%- if view.problems %}
 
@@ -18,25 +19,13 @@ include:
       - dummy: lvs-vip-interface
 {%- endfor %}
 
-lvs-dummy-module:
-  cmd.run:
-    - name: modprobe dummy
-    - creates: /sys/module/dummy
-
-lvs-dummy-module-at-boot:
-  file.managed:
-    - name: /etc/modules-load.d/saltext-lvs-realserver.conf
-    - contents:
-      - '# Salt writes this file (state lvs.realserver).'
-      - dummy
-    - mode: '0644'
-    - makedirs: True
+{{ kernel_modules(view, "realserver") }}
 
 lvs-vip-interface:
   dummy.present:
     - name: {{ view.vip_interface }}
     - require:
-      - cmd: lvs-dummy-module
-      - module: lvs-pyroute2
+      - id: lvs-realserver-modules
+      - id: lvs-pyroute2
 
 {%- endif %}

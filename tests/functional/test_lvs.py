@@ -62,8 +62,8 @@ SLS = {
             "lvs-minion-config",
             "net.ipv4.conf.all.arp_ignore",
             "net.ipv4.conf.all.arp_announce",
-            "lvs-dummy-module",
-            "lvs-dummy-module-at-boot",
+            "lvs-realserver-modules",
+            "lvs-realserver-modules-at-boot",
             "lvs-vip-interface",
         ],
     ),
@@ -142,4 +142,10 @@ def test_a_minion_that_is_no_service_is_not_restarted(minion: MinionMaker) -> No
 
 
 def test_the_own_python_is_looked_at_for_pyroute2(minion: MinionMaker) -> None:
-    assert minion("lb1").call("lvs.has_pyroute2") is True
+    assert minion("lb1").call("lvs.view")["has_pyroute2"] is True
+
+
+def test_a_real_server_without_virtual_server_needs_no_vip(minion: MinionMaker) -> None:
+    pillar = example("production")
+    pillar["lvs"]["real_servers"]["rs3"] = {"address": "10.10.10.43"}
+    assert low_ids(minion("rs3", pillar)) == ["lvs-pyroute2", "lvs-minion-config"]

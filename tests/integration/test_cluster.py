@@ -48,13 +48,8 @@ def before(predicted: Highstate, cluster: SaltCluster) -> dict[str, str]:
 def first(before: dict[str, str], cluster: SaltCluster) -> Highstate:
     """The first highstate, on all four minions, and the restart of the minions after it."""
     started = {name: minion_process(cluster, name) for name in MINIONS}
-    done = Highstate.run(cluster)
-    until(
-        lambda: all(minion_process(cluster, name) not in ("", started[name]) for name in MINIONS),
-        "the minions to be restarted after their first highstate",
-        seconds=90,
-    )
-    cluster.wait()
+    done = Highstate(cluster.first_highstate())
+    assert all(minion_process(cluster, name) not in ("", started[name]) for name in MINIONS)
     until(lambda: holder(cluster) == ["lb1"], "lb1 to hold the VIP", seconds=30)
     return done
 
@@ -113,7 +108,6 @@ def test_test_mode_changes_nothing(before: dict[str, str]) -> None:
 
 
 def test_the_master_finds_the_pillar_of_all_its_minions_right(cluster: SaltCluster) -> None:
-    cluster.salt_run("saltutil.sync_all")
     judged = cluster.salt_run("lvs.validate")
     assert {name: (answer["valid"], answer["roles"]) for name, answer in judged.items()} == {
         "lb1": (True, ["director"]),
@@ -129,8 +123,17 @@ def test_the_master_finds_the_pillar_of_all_its_minions_right(cluster: SaltClust
 
 def test_the_first_highstate_does_everything(first: Highstate, predicted: Highstate) -> None:
     assert first.failed() == {}
-    # What test mode announced is what was done: no more, no less.
-    assert first.changing() == predicted.changing()
+    # What test mode announced is what was done: no more, no less. But the lab's hosts share a
+    # kernel, where a module that one has loaded is there for all.
+    assert without_modules(first) == without_modules(predicted)
+
+
+def without_modules(highstate: Highstate) -> dict[str, list[str]]:
+    loading = {"lvs-director-modules", "lvs-realserver-modules"}
+    return {
+        name: [state_id for state_id in ids if state_id not in loading]
+        for name, ids in highstate.changing().items()
+    }
 
 
 def test_the_second_highstate_changes_nothing(whole: SaltCluster) -> None:
@@ -412,10 +415,18 @@ def test_a_virtualization_host_gets_the_guides_settings(whole: SaltCluster) -> N
     for name in ("virbr0", "eth1"):
         host.run(["ip", "link", "add", name, "type", "bridge"], check=True)
 
-    def apply() -> dict[str, Any]:
+    def call(*arguments: str) -> dict[str, Any]:
         command = ["salt-call", "--local", "--config-dir=/etc/salt-kvm1", "--out=json"]
-        done = host.run([*command, "state.apply", "lvs.hypervisor"], timeout=180)
-        return dict(json.loads(done.stdout)["local"])
+        done = host.run([*command, *arguments], timeout=180)
+        answer = json.loads(done.stdout)["local"]
+        assert isinstance(answer, dict), answer
+        return answer
+
+    def apply() -> dict[str, Any]:
+        return call("state.apply", "lvs.hypervisor")
+
+    # A highstate does this by itself; an SLS that is applied by its name does not.
+    call("saltutil.sync_all")
 
     assert {state["result"] for state in apply().values()} == {True}
     settings = "/proc/sys/net/ipv4"
