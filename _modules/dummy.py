@@ -8,6 +8,7 @@ comes from the pillar, key ``lvs`` (see ``docs/pillar.md``).
 """
 
 import logging
+import time
 
 import saltext.lvs
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -212,7 +213,8 @@ def look(beacon="dummy", repeat=30):
 
     It answers in well under a millisecond. What was seen is remembered for the next look, by
     beacon, for as long as the minion's process lives. A wrong pillar is logged once, and the last
-    right one is kept to.
+    right one is kept to. Without a pillar it asks the minion, every five seconds, to make its
+    beacons anew.
 
     beacon
         The name of the beacon that asks.
@@ -227,6 +229,10 @@ def look(beacon="dummy", repeat=30):
         salt rs1 dummy.look
     """
     memory = watch.memory(beacon)
+    # With beacons_before_connect Salt keeps the beacons of the moment before it had a pillar, and
+    # these never see one, until it is told to make them anew.
+    if not __pillar__ and watch.should_ask(memory, time.monotonic()):
+        __salt__["event.fire"]({}, "beacons_refresh")
     try:
         watch.brief(memory, __pillar__, __opts__["id"])
     except errors.InvalidConfig as error:

@@ -49,6 +49,12 @@ def test_numbers_go_on_above_those_of_an_earlier_process(monkeypatch: pytest.Mon
     assert [*earlier, *later] == sorted({*earlier, *later})
 
 
+def test_a_pillar_is_asked_for_once_in_five_seconds() -> None:
+    memory = watch.Memory()
+    asked = [now for now in (0.0, 1.0, 4.9, 5.0, 9.0, 11.0) if watch.should_ask(memory, now)]
+    assert asked == [0.0, 5.0, 11.0]
+
+
 def test_a_watcher_learns_its_duty_from_the_pillar() -> None:
     memory = watch.Memory()
     watch.brief(memory, PILLAR, "rs1")

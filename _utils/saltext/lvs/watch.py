@@ -13,6 +13,9 @@ from typing import Any
 from saltext.lvs import arp, events, links, losses, model, rtnetlink
 from saltext.lvs.links import Duty
 
+# Salt makes its beacons anew when it is asked to; before there is a master that changes nothing.
+_ASK_EVERY_SECONDS = 5
+
 
 @dataclass(slots=True)
 class Memory:
@@ -23,11 +26,15 @@ class Memory:
 
     duty
         What should be, from the last pillar that was right; ``None`` before there was one.
+
+    asked
+        When a pillar was last asked for, on a clock that is never set.
     """
 
     known: losses.Known = field(default_factory=losses.Known)
     pillar: object = None
     duty: Duty | None = None
+    asked: float = float("-inf")
 
 
 memories: dict[str, Memory] = {}
@@ -53,6 +60,18 @@ def brief(memory: Memory, pillar: Mapping[str, Any], minion_id: str) -> None:
     if same:
         return
     memory.duty = links.duty_of(model.from_pillar(pillar), minion_id)
+
+
+def should_ask(memory: Memory, now: float) -> bool:
+    """Whether it is time to ask for a pillar again, which then counts as asked for.
+
+    now
+        Seconds on a clock that is never set.
+    """
+    if now - memory.asked < _ASK_EVERY_SECONDS:
+        return False
+    memory.asked = now
+    return True
 
 
 def look(memory: Memory, minion_id: str, repeat: float) -> list[dict[str, Any]]:
