@@ -174,7 +174,7 @@ class Demo:
             time.sleep(1)
         replies = asking.replies
         figure = f"{len(replies.errors)} of {len(replies.all)} requests failed meanwhile"
-        # A request that is under way at that moment may break: connections this short are not synced.
+        # A request that is under way then may break: connections this short are not synced.
         held = not failures(returned["lb1"]) and replies.longest_gap() < 2
         self.shown.note("lb1 holds the VIP again", figure, held)
 
