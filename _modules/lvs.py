@@ -72,9 +72,9 @@ def view():
 
     ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise:
     ``roles``, ``cluster`` (its name), ``has_pyroute2`` (whether Salt's own Python has one that is
-    new enough), ``modules`` and ``modules_missing`` (of the kernel, by role), ``vip_interface``, ``vips`` (those that this minion must hold as a real server),
-    ``sysctls`` (by role), ``beacons`` (with their configuration) and ``lookup`` (the pillar's own
-    names of packages and paths).
+    new enough), ``modules`` and ``modules_missing`` (of the kernel, by role), ``vip_interface``,
+    ``vips`` (those that this minion must hold as a real server), ``sysctls`` (by role), ``beacons``
+    (with their configuration) and ``lookup`` (the pillar's own names of packages and paths).
 
     CLI Example:
 
