@@ -247,7 +247,21 @@ def test_the_configuration_with_the_password_is_for_root_alone(
     command = ["stat", "-c", "%a %U %G", "/etc/keepalived/keepalived.conf"]
     assert whole.lab[director].run(command).stdout == "600 root root\n"
     found = (
-        whole.lab[director].run(["find", "/etc/keepalived", "-type", "f", "-perm", "/077"]).stdout
+        whole.lab[director]
+        .run(
+            [
+                "find",
+                "/etc/keepalived",
+                "-name",
+                "*.conf*",
+                "-perm",
+                "/077",
+                "!",
+                "-name",
+                "*.sample",
+            ]
+        )
+        .stdout
     )
     assert found == ""
 
@@ -402,6 +416,16 @@ def test_the_masters_part_is_written_by_its_own_sls(whole: SaltCluster) -> None:
     assert (again["result"], again["changes"]) == (True, {})
     shipped = whole.master.read("/srv/salt/lvs/files/master.conf")
     assert whole.master.read("/etc/salt/master.d/saltext-lvs.conf") == shipped
+
+
+def test_with_the_masters_part_a_lost_vip_comes_back_without_a_person(whole: SaltCluster) -> None:
+    rs1 = whole.lab["rs1"]
+    whole.close()
+    whole.master.run(["service", "salt-master", "restart"], check=True)
+    whole.wait()
+    rs1.run(["ip", "link", "delete", "dummy0"], check=True)
+    show = ["ip", "-brief", "address", "show", "dev", "dummy0"]
+    until(lambda: f"{VIP}/32" in rs1.run(show).stdout, "the reactor to put dummy0 back", seconds=60)
 
 
 def test_a_virtualization_host_gets_the_guides_settings(whole: SaltCluster) -> None:
