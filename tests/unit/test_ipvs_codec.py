@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from saltext.lvs import ipvs
+from saltext.lvs import ipvs, netlink
 from saltext.lvs.errors import LvsError
 from saltext.lvs.model import Forward, VirtualServer
 
@@ -85,7 +85,7 @@ def test_what_is_written_reads_back_the_same(server: VirtualServer) -> None:
 
 
 def test_flags_that_the_kernel_sets_by_itself_are_passed_over() -> None:
-    hashed = ipvs.attribute(ipvs.IPVS_SVC_ATTR_FLAGS, struct.pack("=LL", 0x2 | 0x10, 0xFFFFFFFF))
+    hashed = netlink.attribute(ipvs.IPVS_SVC_ATTR_FLAGS, struct.pack("=LL", 0x2 | 0x10, 0xFFFFFFFF))
     server = virtual_server("tcp 10.10.10.10:80", scheduler="sh")
     decoded = ipvs.decode_virtual_server(ipvs.encode_virtual_server(server) + hashed)
     assert decoded == replace(server, scheduler_flags=0x10)
@@ -93,22 +93,22 @@ def test_flags_that_the_kernel_sets_by_itself_are_passed_over() -> None:
 
 def test_an_attribute_of_a_newer_kernel_is_passed_over() -> None:
     server = virtual_server("tcp 10.10.10.10:80")
-    written = ipvs.encode_virtual_server(server) + ipvs.attribute(99, b"new")
+    written = ipvs.encode_virtual_server(server) + netlink.attribute(99, b"new")
     assert ipvs.decode_virtual_server(written) == server
 
 
 def test_a_kernel_that_tells_no_family_means_the_virtual_servers() -> None:
     server = real_server("10.10.10.41:80")
     written = ipvs.encode_real_server(server)
-    without_family = written[: -len(ipvs.attribute(ipvs.IPVS_DEST_ATTR_ADDR_FAMILY, b"\0\0"))]
+    without_family = written[: -len(netlink.attribute(ipvs.IPVS_DEST_ATTR_ADDR_FAMILY, b"\0\0"))]
     assert ipvs.decode_real_server(without_family, 4)[0] == server
 
 
 DAMAGED = {
     "an attribute longer than its message": struct.pack("=HH", 40, 1) + b"\x02\x00\x00\x00",
     "an attribute shorter than its header": struct.pack("=HH", 2, 1) + b"\0" * 8,
-    "no address family": ipvs.attribute(ipvs.IPVS_SVC_ATTR_PORT, b"\0\x50"),
-    "an address family of one byte": ipvs.attribute(ipvs.IPVS_SVC_ATTR_AF, b"\x02"),
+    "no address family": netlink.attribute(ipvs.IPVS_SVC_ATTR_PORT, b"\0\x50"),
+    "an address family of one byte": netlink.attribute(ipvs.IPVS_SVC_ATTR_AF, b"\x02"),
     "an address of three bytes": encoded_key((1, b"\x02\0"), (2, b"\x06\0"), (3, b"\x0a\x0a\x0a")),
     "a protocol that IPVS has not": encoded_key((1, b"\x02\0"), (2, b"\x01\0"), (3, b"\0" * 16)),
     "nothing": b"",
@@ -117,15 +117,15 @@ DAMAGED = {
 
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
 def test_damaged_bytes_are_refused(data: bytes) -> None:
-    with pytest.raises(ipvs.MalformedMessage):
+    with pytest.raises(netlink.MalformedMessage):
         ipvs.decode_virtual_server(data)
 
 
 @given(st.binary(max_size=256))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for read in (
-        lambda: list(ipvs.messages(data)),
-        lambda: list(ipvs.attributes(data)),
+        lambda: list(netlink.messages(data)),
+        lambda: list(netlink.attributes(data)),
         lambda: ipvs.decode_virtual_server(data),
         lambda: ipvs.decode_real_server(data, 4),
     ):

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from saltext.lvs import locking
 from saltext.lvs import plan as planning
-from saltext.lvs.errors import KernelError, LvsError, NotAvailable
+from saltext.lvs.errors import KernelError, NotAvailable
 from saltext.lvs.model import (
     Address,
     Forward,
@@ -29,27 +29,35 @@ from saltext.lvs.model import (
     VirtualServer,
     VirtualServerKey,
 )
+from saltext.lvs.netlink import (
+    NETLINK_CAP_ACK,
+    NETLINK_GENERIC,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    NLMSGHDR,
+    RECEIVE_BYTES,
+    SO_RCVBUFFORCE,
+    SOL_NETLINK,
+    U32,
+    MalformedMessage,
+    attribute,
+    attributes,
+    error_number,
+    messages,
+)
 from saltext.lvs.plan import Action, Op, Table
 
 # --------------------------------------------------------------------------------------------------
 # Numbers
 
-# linux/netlink.h, linux/genetlink.h
-NETLINK_GENERIC = 16
-NETLINK_CAP_ACK = 10
-SOL_NETLINK = 270
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-NLM_F_REQUEST = 0x1
-NLM_F_ACK = 0x4
-NLM_F_DUMP = 0x300
-NLA_TYPE_MASK = 0x3FFF
+# linux/genetlink.h
 GENL_ID_CTRL = 16
 CTRL_CMD_GETFAMILY = 3
 CTRL_ATTR_FAMILY_ID = 1
 CTRL_ATTR_FAMILY_NAME = 2
-# asm-generic/socket.h: root may go beyond net.core.rmem_max.
-SO_RCVBUFFORCE = 33
 
 # linux/ip_vs.h
 IPVS_GENL_NAME = b"IPVS\0"
@@ -120,18 +128,13 @@ FAMILIES = {int(number): family for family, number in FAMILY_NUMBERS.items()}
 FORWARD_NUMBERS = {Forward.MASQ: 0, Forward.LOCAL: 1, Forward.TUNNEL: 2, Forward.DIRECT: 3}
 FORWARDS = {number: forward for forward, number in FORWARD_NUMBERS.items()}
 
-NLMSGHDR = struct.Struct("=LHHLL")
 GENLMSGHDR = struct.Struct("=BBH")
-NLATTR = struct.Struct("=HH")
 U16 = struct.Struct("=H")
 BE16 = struct.Struct("!H")
-U32 = struct.Struct("=L")
 FLAGS = struct.Struct("=LL")
-ERROR = struct.Struct("=i")
 
 # A batch well below the socket's send buffer (net.core.wmem_max is 208 KiB by default).
 BATCH_BYTES = 96 * 1024
-RECEIVE_BYTES = 1 << 16
 RECEIVE_BUFFER_BYTES = 4 << 20
 # A dump is cut into parts of 32 KiB; only a virtual server within one part is read in one moment.
 REAL_SERVERS_READ_AT_ONCE = 91
@@ -140,18 +143,8 @@ NOT_LOADED = "this kernel has no IPVS loaded; load it with: modprobe ip_vs"
 LOCK = f"{locking.FOLDER}/ipvs"
 
 
-class MalformedMessage(LvsError):
-    """Bytes that are no netlink message: never from a kernel, so nothing is guessed from them."""
-
-
 # --------------------------------------------------------------------------------------------------
 # Encode
-
-
-def attribute(kind: int, payload: bytes) -> bytes:
-    """One netlink attribute, padded to four bytes."""
-    length = 4 + len(payload)
-    return NLATTR.pack(length, kind) + payload + b"\0" * (-length % 4)
 
 
 def encode_virtual_server_key(key: VirtualServerKey) -> bytes:
@@ -226,19 +219,6 @@ def encode_op(op: Op) -> bytes:
 
 # --------------------------------------------------------------------------------------------------
 # Decode
-
-
-def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Walk over netlink attributes; one that is cut off raises :class:`MalformedMessage`."""
-    position, end = 0, len(data)
-    while position + 4 <= end:
-        length, kind = NLATTR.unpack_from(data, position)
-        if length < 4 or position + length > end:
-            raise MalformedMessage(
-                f"a netlink attribute of {length} bytes does not fit its message"
-            )
-        yield kind & NLA_TYPE_MASK, data[position + 4 : position + length]
-        position += (length + 3) & ~3
 
 
 def decode_virtual_server(data: bytes) -> VirtualServer:
@@ -483,7 +463,7 @@ class Client:
         while True:
             for kind, sequence, payload in self._receive():
                 if kind == NLMSG_ERROR:
-                    yield sequence, -_error(payload)
+                    yield sequence, error_number(payload)
                     if sequence == last:
                         return
 
@@ -498,7 +478,7 @@ class Client:
                 if sequence != self._sequence:
                     continue
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
-                    number = -_error(data) if len(data) >= ERROR.size else 0
+                    number = error_number(data) if data else 0
                     if number:
                         raise KernelError(operation, number, _hint(number))
                     return answers
@@ -509,17 +489,6 @@ class Client:
         if not data:
             raise MalformedMessage("the kernel closed the netlink socket")
         return list(messages(data))
-
-
-def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Split a datagram into netlink messages: type, sequence number, payload."""
-    position, end = 0, len(data)
-    while position + NLMSGHDR.size <= end:
-        length, kind, _, sequence, _ = NLMSGHDR.unpack_from(data, position)
-        if length < NLMSGHDR.size or position + length > end:
-            raise MalformedMessage(f"a netlink message of {length} bytes does not fit its datagram")
-        yield kind, sequence, data[position + NLMSGHDR.size : position + length]
-        position += (length + 3) & ~3
 
 
 def _message(family: int, command: int, flags: int, sequence: int, payload: bytes) -> bytes:
@@ -543,12 +512,6 @@ def _batches(ops: Sequence[Op]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]
         size += len(payload) + NLMSGHDR.size + GENLMSGHDR.size
     if batch:
         yield start, batch
-
-
-def _error(payload: bytes) -> int:
-    if len(payload) < ERROR.size:
-        raise MalformedMessage("a netlink error without its number")
-    return int(ERROR.unpack_from(payload)[0])
 
 
 def _hint(number: int) -> str:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from saltext.lvs.errors import KernelError
-from saltext.lvs.ipvs import (
+from saltext.lvs.model import Address, Interface
+from saltext.lvs.netlink import (
     ERROR,
     NLM_F_DUMP,
     NLM_F_REQUEST,
@@ -28,7 +29,6 @@ from saltext.lvs.ipvs import (
     attribute,
     attributes,
 )
-from saltext.lvs.model import Address, Interface
 
 # linux/netlink.h
 NETLINK_ROUTE = 0

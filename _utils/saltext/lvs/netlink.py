@@ -1,0 +1,72 @@
+"""The bytes that all netlink families share: messages, attributes, errors.
+
+Names and numbers are those of ``linux/netlink.h``. Nothing here opens a socket.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from saltext.lvs.errors import LvsError
+
+NETLINK_GENERIC = 16
+NETLINK_CAP_ACK = 10
+SOL_NETLINK = 270
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+NLM_F_DUMP = 0x300
+NLA_TYPE_MASK = 0x3FFF
+# asm-generic/socket.h: root may go beyond net.core.rmem_max.
+SO_RCVBUFFORCE = 33
+
+NLMSGHDR = struct.Struct("=LHHLL")
+NLATTR = struct.Struct("=HH")
+ERROR = struct.Struct("=i")
+U32 = struct.Struct("=L")
+
+# The kernel fills at most 32 KiB of a dump at a time.
+RECEIVE_BYTES = 1 << 16
+
+
+class MalformedMessage(LvsError):
+    """Bytes that are no netlink message: never from a kernel, so nothing is guessed from them."""
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One netlink attribute, padded to four bytes."""
+    length = 4 + len(payload)
+    return NLATTR.pack(length, kind) + payload + b"\0" * (-length % 4)
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Walk over netlink attributes; one that is cut off raises :class:`MalformedMessage`."""
+    position, end = 0, len(data)
+    while position + 4 <= end:
+        length, kind = NLATTR.unpack_from(data, position)
+        if length < 4 or position + length > end:
+            raise MalformedMessage(
+                f"a netlink attribute of {length} bytes does not fit its message"
+            )
+        yield kind & NLA_TYPE_MASK, data[position + 4 : position + length]
+        position += (length + 3) & ~3
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Split a datagram into netlink messages: type, sequence number, payload."""
+    position, end = 0, len(data)
+    while position + NLMSGHDR.size <= end:
+        length, kind, _, sequence, _ = NLMSGHDR.unpack_from(data, position)
+        if length < NLMSGHDR.size or position + length > end:
+            raise MalformedMessage(f"a netlink message of {length} bytes does not fit its datagram")
+        yield kind, sequence, data[position + NLMSGHDR.size : position + length]
+        position += (length + 3) & ~3
+
+
+def error_number(payload: bytes) -> int:
+    """The error number of NLMSG_ERROR or NLMSG_DONE, positive as in ``errno.h``; 0 is success."""
+    if len(payload) < ERROR.size:
+        raise MalformedMessage("a netlink error without its number")
+    return -int(ERROR.unpack_from(payload)[0])
