@@ -8,10 +8,12 @@ one.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from tests.integration.examples import Example, examples
 from tests.integration.highstate import Highstate
 from tests.lab.client import Client
 from tests.lab.cluster import MINIONS, SaltCluster
@@ -28,6 +30,8 @@ SEED_TABLE = """\
 -a -t 10.10.10.10:80 -r 10.10.10.42:80 -g -w 50
 """
 PILLAR = "/srv/pillar/production/lvs.sls"
+# What Salt says instead of an answer.
+FAILED = r"ERROR|'.*' is not available|The minion function caused|Passed invalid|Minion did not"
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +221,31 @@ def test_only_the_director_answers_arp_for_the_vip(whole: SaltCluster, client: C
     assert answered
     served = [p for p in on_rs1 if not p.outgoing and p.protocol == "tcp" and p.destination == VIP]
     assert served, "no packet came to rs1 with the VIP as destination"
+
+
+# --------------------------------------------------------------------------------------------------
+# What the docstrings show
+
+
+@pytest.mark.parametrize("example", examples("_modules"), ids=lambda example: example.shown_by)
+def test_the_example_of_a_function_runs_as_it_stands(whole: SaltCluster, example: Example) -> None:
+    program, target, function, *arguments = example.words
+    assert (program, function) == ("salt", example.shown_by)
+    process = minion_process(whole, "lb1")
+    returned = whole.salt(target, function, *arguments)
+    assert returned, f"{target} means no minion"
+    for answer in returned.values():
+        assert not (isinstance(answer, str) and re.match(FAILED, answer)), answer
+    if example.shown_by == "lvs.restart_minion":
+        until(lambda: minion_process(whole, "lb1") not in ("", process), "the restart", seconds=60)
+        whole.wait()
+
+
+@pytest.mark.parametrize("example", examples("_runners"), ids=str)
+def test_the_example_of_a_runner_runs_as_it_stands(whole: SaltCluster, example: Example) -> None:
+    program, function, *arguments = example.words
+    assert program == "salt-run"
+    assert all(answer["valid"] for answer in whole.salt_run(function, *arguments).values())
 
 
 # --------------------------------------------------------------------------------------------------
