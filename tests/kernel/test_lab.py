@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.lab import Lab, LabError, mail, until
+from tests.lab.client import Client
 from tests.lab.host import Host
 
 ADDRESSES = {"lb1": ["10.10.10.11/24"], "rs1": ["10.10.10.41/24", "10.10.10.43/24"]}
@@ -70,6 +73,16 @@ def test_a_director_installs_its_packages_without_a_network(lb1: Host) -> None:
 def test_a_failing_command_says_where_and_why(lb1: Host) -> None:
     with pytest.raises(LabError, match=r"^lb1: sh -c echo no; exit 3 ended with 3:\nno$"):
         lb1.run(["sh", "-c", "echo no; exit 3"], check=True)
+
+
+def test_a_client_asks_at_a_steady_rate_however_many_replies_there_are(lab: Lab) -> None:
+    # Nobody listens there, so every request is answered at once: "refused".
+    with Client(lab["lb1"]).keep_asking("10.10.10.41", 81, per_second=150) as asking:
+        time.sleep(5)
+    begun = [reply.began for reply in asking.replies.all]
+    # Far more than the 480 that a pipe holds, and none waited for another.
+    assert len(begun) > 600
+    assert max(later - earlier for earlier, later in itertools.pairwise(begun)) < 1
 
 
 def test_the_ipvs_table_of_one_host_is_not_in_another(lb1: Host, rs1: Host) -> None:

@@ -12,6 +12,7 @@ import json
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -128,13 +129,21 @@ class Asking:
         self._process = self._host.popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self._process.stdout
-        self._first = self._process.stdout.readline()
+        assert self._process.stdout is not None
+        self._lines = [self._process.stdout.readline()]
+        # All the time: a full pipe, after some 480 replies, would hold up the next request.
+        self._reader = threading.Thread(target=self._lines.extend, args=(self._process.stdout,))
+        self._reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        rest, _ = self._process.communicate()  # closing its input tells it to stop
-        self.replies = _replies([self._first, *rest.splitlines()])
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()  # tells it to stop
+        self._reader.join()
+        self._process.stdout.close()
+        self._process.wait()
+        self.replies = _replies(self._lines)
 
 
 def _replies(lines: Sequence[str]) -> Replies:
