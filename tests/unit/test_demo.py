@@ -1,0 +1,52 @@
+"""What the demo makes of the replies that it gets, and what it says when something does not hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.demo import Outage, Shown
+from tests.lab.client import Replies, Reply
+
+
+def reply(source: str, began: float, ended: float, server: str = "") -> Reply:
+    return Reply(began, ended, source, server, error="" if server else "TimeoutError: timed out")
+
+
+# A failure from 2 s to 4 s: .101 is served throughout, .102 waits for a second after it.
+REPLIES = Replies(
+    (
+        reply("10.10.10.101", 1.0, 1.1, "rs2"),
+        reply("10.10.10.102", 1.0, 1.1, "rs1"),
+        reply("10.10.10.101", 2.5, 3.0),
+        reply("10.10.10.102", 2.5, 3.0),
+        reply("10.10.10.101", 3.2, 3.3, "rs2"),
+        reply("10.10.10.102", 3.2, 3.7),
+        reply("10.10.10.101", 4.5, 4.6, "rs2"),
+        reply("10.10.10.102", 4.5, 5.0, "rs1"),
+    )
+)
+
+
+def test_an_outage_hit_those_that_nobody_answered_while_it_lasted() -> None:
+    outage = Outage(REPLIES, 2.0, 4.0)
+    assert outage.sources() == ["10.10.10.102"]
+    assert outage.lasted("10.10.10.102") == 3.0
+
+
+def test_an_outage_that_does_not_end_lasts_for_ever() -> None:
+    assert Outage(Replies(REPLIES.all[:6]), 2.0, 4.0).lasted("10.10.10.102") == float("inf")
+
+
+def test_the_table_tells_what_held_and_what_did_not(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Shown()
+    shown.note("requests answered", "400", True)
+    shown.note("served after", "61.0 s", False)
+    assert shown.table() == (
+        "  held  what was shown     figure\n"
+        "  yes   requests answered  400\n"
+        "  NO    served after       61.0 s"
+    )
+    assert shown.broken == ["served after: 61.0 s"]
+    assert capsys.readouterr().out == (
+        "  requests answered: 400\n  THIS DID NOT HOLD: served after: 61.0 s\n"
+    )
