@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.lab import HOSTS, VIP, Lab, LabError, until
 from tests.lab.capture import Packet
-from tests.lab.client import Client, Replies
+from tests.lab.client import Client, Replies, Reply
 from tests.lab.cluster import MINIONS, SaltCluster
 from tests.lab.progress import step
 
@@ -75,22 +75,23 @@ class Shown:
 
 @dataclass(frozen=True)
 class Outage:
-    """What clients saw of a failure: began and ended, in seconds since the first reply."""
+    """What clients saw of a failure, which began at ``began`` seconds of the replies' clock."""
 
     replies: Replies
     began: float
-    ended: float
 
-    def sources(self) -> list[str]:
-        """The client addresses that nobody answered while it lasted."""
-        meant = [r for r in self.replies.all if self.began < r.began and r.ended < self.ended]
-        answered = {reply.source for reply in meant if reply.server}
-        return sorted({reply.source for reply in meant} - answered)
+    def lasted(self) -> dict[str, float]:
+        """By client address that got no answer: the seconds until it was served again."""
+        found: dict[str, float] = {}
+        for reply in self.replies.all:
+            if reply.error and reply.ended > self.began:
+                found.setdefault(reply.source, self._served(reply) - self.began)
+        return found
 
-    def lasted(self, source: str) -> float:
-        """How long a client address waited for an answer, in seconds."""
-        served = [r.ended for r in self.replies.all if r.source == source and r.server]
-        return min((end for end in served if end > self.began), default=inf) - self.began
+    def _served(self, failed: Reply) -> float:
+        """When the client address of a failed request was served again."""
+        later = (r for r in self.replies.all if r.source == failed.source and r.server)
+        return min((r.ended for r in later if r.began > failed.began), default=inf)
 
 
 class Demo:
@@ -239,21 +240,20 @@ class Demo:
         with self.client.keep_asking(VIP, sources=CLIENTS, per_second=60, timeout=0.5) as asking:
             first_reply = time.monotonic()
             time.sleep(2)
-            lost = time.monotonic() - first_reply
+            lost = time.monotonic()
             self.lab["rs1"].run(["ip", "link", "delete", "dummy0"], check=True)
             mend()
             until(self.rs1_holds_vip, "rs1 to hold the VIP again", seconds=60)
-            mended = time.monotonic() - first_reply
             time.sleep(2)
-        return Outage(asking.replies, lost, mended)
+        replies = asking.replies
+        return Outage(replies, replies.all[0].ended + lost - first_reply)
 
     def note_outage(self, by: str, outage: Outage) -> None:
         """Note which clients rs1 dropped, and for how long, until something mended it."""
-        sources = outage.sources()
-        figure = f"{len(sources)} of {len(CLIENTS)} client addresses get no answer"
-        some = 0 < len(sources) < len(CLIENTS)
-        self.shown.note("rs1 without its dummy0", figure, some)
-        longest = max(map(outage.lasted, sources), default=0.0)
+        lasted = outage.lasted()
+        figure = f"{len(lasted)} of {len(CLIENTS)} client addresses get no answer"
+        self.shown.note("rs1 without its dummy0", figure, 0 < len(lasted) < len(CLIENTS))
+        longest = max(lasted.values(), default=0.0)
         self.shown.note(f"put back by {by}: all are served after", seconds(longest), longest < 60)
 
     def power_cut(self) -> None:
