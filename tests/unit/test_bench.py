@@ -1,0 +1,176 @@
+"""The benchmark's own logic: rows, ratios, goals, its file, and the tables that it measures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bench import results, suite, tables
+from tests.bench.results import Goal, Numbers, Result, at_most, faster, within_floor
+from tests.bench.suite import Point, Samples
+from tests.bench.tables import Size, Table
+
+SIZE = Size(2, 60)
+PROC = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  0A0A000B:0050 wlc  
+  -> 0A800064:0050      Route   200    0          0         
+TCP  0A0A000A:0050 wlc  
+  -> 0A800001:0050      Route   2      0          0         
+  -> 0AC00000:1F90      Route   1      0          0         
+"""  # noqa: W291 - as the kernel writes it
+
+
+def test_a_result_has_exactly_the_files_fields_with_ratios_of_ours_to_the_others() -> None:
+    row = results.result("create", "ms", Numbers(50, peer=1000, floor=25), faster(10, "ipvsadm"))
+    assert row == Result(
+        name="create",
+        unit="ms",
+        ours=50,
+        peer=1000,
+        floor=25,
+        ratio_to_peer=0.05,
+        ratio_to_floor=2,
+        goal="at least 10 times faster than ipvsadm",
+        met=True,
+    )
+
+
+def test_what_does_not_apply_is_none() -> None:
+    assert results.result("read", "ms", Numbers(50)) == Result(
+        "read", "ms", 50, None, None, None, None, None, None
+    )
+
+
+@pytest.mark.parametrize(
+    ("goal", "numbers", "met"),
+    [
+        pytest.param(faster(10, "it"), Numbers(10, peer=100), True, id="just ten times faster"),
+        pytest.param(faster(10, "it"), Numbers(10, peer=99), False, id="not quite ten times"),
+        pytest.param(faster(10, "it"), Numbers(10), False, id="faster than what was not measured"),
+        pytest.param(within_floor(3), Numbers(30, floor=10), True, id="just three times the floor"),
+        pytest.param(within_floor(3), Numbers(31, floor=10), False, id="above that"),
+        pytest.param(within_floor(3), Numbers(31), False, id="a floor that was not measured"),
+        pytest.param(at_most(60, "60 MB"), Numbers(60), True, id="just the limit"),
+        pytest.param(at_most(60, "60 MB"), Numbers(60.1), False, id="above the limit"),
+    ],
+)
+def test_a_goal_is_met_up_to_its_limit(goal: Goal, numbers: Numbers, met: bool) -> None:
+    assert results.result("x", "ms", numbers, goal).met is met
+
+
+def test_of_two_goals_both_must_be_met_and_both_are_told() -> None:
+    row = results.result("x", "ms", Numbers(10, 100, 3), faster(10, "it"), within_floor(3))
+    assert (row.goal, row.met) == (
+        "at least 10 times faster than it and at most 3 times the floor",
+        False,
+    )
+    assert results.missed([row, results.result("y", "ms", Numbers(1))]) == [row]
+
+
+def test_the_file_is_a_list_of_objects_and_a_part_keeps_what_others_measured(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "build" / "bench.json"
+    first = [results.result("a", "ms", Numbers(1.23456)), results.result("b", "MB", Numbers(2))]
+    results.write(path, first)
+    results.write(path, [results.result("b", "MB", Numbers(3), at_most(2, "2 MB"))], keep=True)
+    null = {"peer": None, "floor": None, "ratio_to_peer": None, "ratio_to_floor": None}
+    assert json.loads(path.read_text()) == [
+        {"name": "a", "unit": "ms", "ours": 1.2346, **null, "goal": None, "met": None},
+        {"name": "b", "unit": "MB", "ours": 3, **null, "goal": "at most 2 MB", "met": False},
+    ]
+    results.write(path, first[:1])
+    assert [row["name"] for row in json.loads(path.read_text())] == ["a"]
+    assert [file.name for file in path.parent.iterdir()] == ["bench.json"]
+
+
+def test_people_get_a_line_for_each_result() -> None:
+    rows = [
+        results.result("create", "ms", Numbers(87.654, 1234.5, 43.21), faster(10, "ipvsadm -R")),
+        results.result("memory", "MB", Numbers(61), at_most(60, "60 MB")),
+        results.result("read", "ms", Numbers(0.01234)),
+    ]
+    assert results.table(rows) == (
+        "                 ours      peer     floor   of peer  of floor  goal\n"
+        "create (ms)      87.7     1,234      43.2    0.0710      2.03"
+        "  met: at least 10 times faster than ipvsadm -R\n"
+        "memory (MB)      61.0         -         -         -         -  MISSED: at most 60 MB\n"
+        "read (ms)      0.0123         -         -         -         -"
+    )
+
+
+def test_a_median_is_of_the_rounds_and_of_steps_added_up_within_each() -> None:
+    samples = Samples()
+    for listed, changed in ((1, 30), (5, 10), (2, 20)):
+        samples.add(("ipvsadm", SIZE), {"list": listed, "weights": changed})
+    assert samples.median("ipvsadm", SIZE, "list") == 2
+    assert samples.median("ipvsadm", SIZE, "list", "weights") == 22
+
+
+def test_growth_is_from_the_smallest_table_to_the_largest() -> None:
+    row = suite.growth([Point(1000, 8, 4), Point(10_000, 30, 5), Point(100_000, 10, 6)])
+    assert row == Result(
+        name="growth of the cost of a real server from 1,000 to 100,000",
+        unit="times",
+        ours=1.25,
+        peer=None,
+        floor=1.5,
+        ratio_to_peer=None,
+        ratio_to_floor=1.25 / 1.5,
+        goal="at most 1.3 times",
+        met=True,
+    )
+
+
+def test_one_real_server_in_a_hundred_is_changed_and_no_two_have_the_same_address() -> None:
+    plain, other = Table(SIZE), Table(SIZE, reweighted=True)
+    replaced = Table(SIZE, reweighted=True, replaced=True)
+    assert set(other.rows()) - set(plain.rows()) == {
+        ("10.10.0.10:80", "10.128.0.0:80", 200),
+        ("10.10.0.11:80", "10.128.0.100:80", 200),
+    }
+    assert set(replaced.rows()) - set(other.rows()) == {
+        ("10.10.0.10:80", "10.192.0.0:80", 200),
+        ("10.10.0.11:80", "10.192.0.100:80", 200),
+    }
+    for table in (plain, other, replaced):
+        assert len({server for _, server, _ in table.rows()}) == SIZE.real_servers == 120
+
+
+def test_a_table_has_one_form_for_each_of_us() -> None:
+    small = Table(Size(2, 1), reweighted=True)
+    assert small.data() == {
+        "tcp 10.10.0.10:80": {
+            "scheduler": "wlc",
+            "real_servers": {"10.128.0.0:80": {"forward": "direct", "weight": 200}},
+        },
+        "tcp 10.10.0.11:80": {
+            "scheduler": "wlc",
+            "real_servers": {"10.128.0.1:80": {"forward": "direct", "weight": 2}},
+        },
+    }
+    assert small.rules() == (
+        "-A -t 10.10.0.10:80 -s wlc\n"
+        "-a -t 10.10.0.10:80 -r 10.128.0.0:80 -g -w 200\n"
+        "-A -t 10.10.0.11:80 -s wlc\n"
+        "-a -t 10.10.0.11:80 -r 10.128.0.1:80 -g -w 2\n"
+    )
+    assert tables.weight_rules(Size(2, 1)) == "-e -t 10.10.0.10:80 -r 10.128.0.0:80 -g -w 200\n"
+    assert tables.replacement_rules(Size(2, 1)) == (
+        "-a -t 10.10.0.10:80 -r 10.192.0.0:80 -g -w 200\n-d -t 10.10.0.10:80 -r 10.128.0.0:80\n"
+    )
+
+
+def test_the_kernels_word_is_read_whole_and_in_order(tmp_path: Path) -> None:
+    proc = tmp_path / "ip_vs"
+    proc.write_text(PROC)
+    assert tables.kernels(proc) == [
+        ("10.10.0.10:80", "10.128.0.1:80", 2),
+        ("10.10.0.10:80", "10.192.0.0:8080", 1),
+        ("10.10.0.11:80", "10.128.0.100:80", 200),
+    ]
