@@ -241,6 +241,12 @@ def test_the_example_of_a_function_runs_as_it_stands(whole: SaltCluster, example
         whole.wait()
 
 
+def test_an_apply_sets_right_what_the_examples_did_to_the_table(whole: SaltCluster) -> None:
+    whole.salt("lb*", "ipvs.apply", "purge=True")
+    for planned in whole.salt("lb*", "ipvs.plan", "purge=True").values():
+        assert planned == {"operations": [], "changes": {}, "loaded": True}
+
+
 @pytest.mark.parametrize("example", examples("_runners"), ids=str)
 def test_the_example_of_a_runner_runs_as_it_stands(whole: SaltCluster, example: Example) -> None:
     program, function, *arguments = example.words

@@ -78,6 +78,17 @@ def own_network() -> Iterator[None]:
         os.close(home)
 
 
+@contextmanager
+def named_network(name: str) -> Iterator[None]:
+    """Make a network namespace of that name (``ip netns``) for a while, with its loopback up."""
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        yield
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
 def kill(unshare: subprocess.Popen[Any]) -> None:
     """End the PID namespace that ``unshare --fork --kill-child`` made, and wait until it is empty.
 

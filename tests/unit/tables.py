@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hypothesis import strategies as st
@@ -16,10 +16,13 @@ from saltext.lvs.model import (
     RealServer,
     RealServerKey,
     Scheduler,
+    TunnelType,
     VirtualServer,
     VirtualServerKey,
 )
-from saltext.lvs.plan import Action, Op, Table
+from saltext.lvs.plan import Action, Op
+from saltext.lvs.table import CHECKSUMS_OF, Table
+from saltext.lvs.wire import Packed
 
 FORWARDS = (Forward.MASQ, Forward.TUNNEL, Forward.DIRECT)
 # The kernel of the lab has no module for "twos"; it came with Linux 5.12 and few build it.
@@ -51,40 +54,36 @@ def virtual_server(text: str, *servers: RealServer, **settings: object) -> Virtu
     return replace(server, **settings)  # type: ignore[arg-type]
 
 
-def table(*servers: VirtualServer) -> dict[VirtualServerKey, VirtualServer]:
+def table(*servers: VirtualServer) -> Table:
     """A table of virtual servers."""
-    return {server.key: server for server in servers}
+    return Table.of(servers)
 
 
-def carried_out(current: Table, ops: Sequence[Op]) -> dict[VirtualServerKey, VirtualServer]:
+def carried_out(current: Mapping[VirtualServerKey, VirtualServer], ops: Sequence[Op]) -> Table:
     """The table after some operations: what a kernel would do, in memory, and as strict as one."""
-    now = dict(current)
+    now = dict(Table.from_mapping(current).packed)
     for op in ops:
-        of = op.virtual_server.key
+        there = op.service in now
         if op.action is Action.ADD_VIRTUAL_SERVER:
-            assert of not in now, f"EEXIST: {op}"
-            now[of] = op.virtual_server.settings()
+            assert not there, f"EEXIST: {op}"
+            now[op.service] = Packed(op.now, {})
             continue
-        assert of in now, f"ESRCH: {op}"
+        assert there, f"ESRCH: {op}"
+        held = now[op.service]
         if op.action is Action.DELETE_VIRTUAL_SERVER:
-            del now[of]
+            del now[op.service]
         elif op.action is Action.SET_VIRTUAL_SERVER:
-            now[of] = replace(op.virtual_server, real_servers=now[of].real_servers)
+            now[op.service] = Packed(op.now, held.real_servers)
         else:
-            now[of] = _with_real_server(now[of], op)
-    return now
+            now[op.service] = Packed(held.settings, _with_real_server(held.real_servers, op))
+    return Table(now)
 
 
-def _with_real_server(server: VirtualServer, op: Op) -> VirtualServer:
-    assert op.real_server is not None
-    held = {real.key: real for real in server.real_servers}
-    there = op.real_server.key in held
+def _with_real_server(held: Mapping[bytes, bytes], op: Op) -> dict[bytes, bytes]:
+    there = op.real in held
     assert there is (op.action is not Action.ADD_REAL_SERVER), f"EEXIST or ENOENT: {op}"
-    if op.action is Action.DELETE_REAL_SERVER:
-        del held[op.real_server.key]
-    else:
-        held[op.real_server.key] = op.real_server
-    return replace(server, real_servers=in_order(held.values()))
+    left = {real: settings for real, settings in held.items() if real != op.real}
+    return left if op.action is Action.DELETE_REAL_SERVER else {**left, op.real: op.now}
 
 
 def in_order(servers: Iterable[RealServer]) -> tuple[RealServer, ...]:
@@ -111,17 +110,24 @@ def real_servers(draw: st.DrawFn, of: VirtualServerKey) -> tuple[RealServer, ...
     """Some real servers of a virtual server, in the order of their keys."""
     chosen: dict[RealServerKey, RealServer] = {}
     for number in draw(st.lists(st.integers(1, 5), max_size=4, unique=True)):
-        base = "fd00::" if of.family == 6 else "10.20.0.0"
         forward = draw(st.sampled_from(FORWARDS))
+        # Only a tunnel reaches a real server of the other family.
+        crosses = forward is Forward.TUNNEL and of.protocol is not None and draw(st.booleans())
+        base = "fd00::" if (of.family == 6) is not crosses else "10.20.0.0"
         # ipvsadm and keepalived keep the port where the packet keeps it.
         port = of.port if forward is not Forward.MASQ else draw(st.sampled_from([of.port, 8080]))
         upper = draw(st.integers(0, MAX_THRESHOLD))
+        tunnel = forward is Forward.TUNNEL
+        kind = draw(st.sampled_from(TunnelType)) if tunnel else TunnelType.IPIP
         server = RealServer(
             RealServerKey(ipaddress.ip_address(base) + number, port),
             forward,
             draw(st.integers(0, MAX_WEIGHT)),
             upper,
             draw(st.integers(0, upper)),
+            kind,
+            draw(st.integers(1, 65535)) if kind is TunnelType.GUE else 0,
+            draw(st.sampled_from(CHECKSUMS_OF[kind])),
         )
         chosen[server.key] = server
     return in_order(chosen.values())
@@ -139,7 +145,7 @@ def virtual_servers(draw: st.DrawFn) -> VirtualServer:
         persistence=persistence,
         netmask=draw(st.integers(1, whole)) if persistence else whole,
         one_packet=of.protocol is Protocol.UDP and draw(st.booleans()),
-        scheduler_flags=draw(st.sampled_from([0, 8, 16, 24])),
+        scheduler_flags=draw(st.sampled_from([0, 8, 16, 32, 56])),
         real_servers=draw(real_servers(of)),
     )
 

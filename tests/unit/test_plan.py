@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from saltext.lvs import plan
 from saltext.lvs.model import Forward, RealServer, VirtualServer
-from saltext.lvs.plan import Op, Table
+from saltext.lvs.plan import Op
+from saltext.lvs.table import Table
 
 from tests.unit.tables import carried_out, key, real_server, table, tables, virtual_server
 
@@ -110,45 +111,6 @@ def test_a_deleted_virtual_server_is_told_with_its_real_servers() -> None:
     }
 
 
-def test_a_table_as_plain_values_has_units_that_salt_can_send() -> None:
-    servers = table(virtual_server(WEB, RS1, persistence=5), virtual_server("udp [fd00::10]:53"))
-    assert plan.as_data(servers) == {
-        WEB: {
-            "protocol": "tcp",
-            "address": "10.10.10.10",
-            "port": 80,
-            "scheduler": "wlc",
-            "persistence": 5,
-            "netmask": 32,
-            "one_packet": False,
-            "scheduler_flags": 0,
-            "persistence_engine": "",
-            "real_servers": {
-                "10.10.10.41:80": {
-                    "address": "10.10.10.41",
-                    "port": 80,
-                    "forward": "direct",
-                    "weight": 50,
-                    "upper_threshold": 0,
-                    "lower_threshold": 0,
-                }
-            },
-        },
-        "udp [fd00::10]:53": {
-            "protocol": "udp",
-            "address": "fd00::10",
-            "port": 53,
-            "scheduler": "wlc",
-            "persistence": 0,
-            "netmask": 128,
-            "one_packet": False,
-            "scheduler_flags": 0,
-            "persistence_engine": "",
-            "real_servers": {},
-        },
-    }
-
-
 # --------------------------------------------------------------------------------------------------
 # Laws
 
@@ -200,5 +162,5 @@ def test_a_plan_that_breaks_off_is_completed_by_the_next(current: Table, desired
 @given(tables, tables)
 def test_each_thing_is_changed_once(current: Table, desired: Table) -> None:
     ops = plan.plan(current, desired, purge=True)
-    subjects = [(op.virtual_server.key, op.real_server and op.real_server.key) for op in ops]
+    subjects = [(op.service, op.real) for op in ops]
     assert len(subjects) == len(set(subjects))

@@ -81,6 +81,21 @@ class WrongRole(LvsError):
     """A machine was asked for something that is not its part in the cluster."""
 
 
+class WrongState(LvsError):
+    """What a change needs to be there is not there, or is there already."""
+
+
+class KeptElsewhere(LvsError):
+    """Something that keepalived keeps by the pillar, and that only the pillar may change.
+
+    subject
+        What it is: a virtual server, the sync daemon.
+    """
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(f"keepalived keeps {subject}, as the pillar says: change it there")
+
+
 class CommandFailed(LvsError):
     """A program that we ran said no; the text carries its own words."""
 

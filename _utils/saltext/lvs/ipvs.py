@@ -1,37 +1,30 @@
-"""The kernel's IPVS table over generic netlink: encode, decode, talk.
+"""The kernel's IPVS over generic netlink: talk, read the table, change it.
 
 A plain blocking socket for each operation, so it works in any thread, after any fork and on any
 event loop. Names and numbers are those of ``linux/ip_vs.h``, ``linux/netlink.h`` and
-``linux/genetlink.h``. Encoding never reads, decoding never writes; an attribute that a newer kernel
-adds is passed over.
+``linux/genetlink.h``; what stands in the messages is ``wire.py``'s.
 """
 
 from __future__ import annotations
 
 import errno
-import ipaddress
+import itertools
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 
-from saltext.lvs import locking
+from saltext.lvs import locking, wire
 from saltext.lvs import plan as planning
-from saltext.lvs.errors import KernelError, NotAvailable
-from saltext.lvs.model import (
-    Address,
-    Forward,
-    Protocol,
-    RealServer,
-    RealServerKey,
-    VirtualServer,
-    VirtualServerKey,
-)
+from saltext.lvs.errors import KeptElsewhere, KernelError, NotAvailable
+from saltext.lvs.model import RealServerKey, VirtualServer, VirtualServerKey
 from saltext.lvs.netlink import (
     NETLINK_CAP_ACK,
     NETLINK_GENERIC,
+    NLA_TYPE_MASK,
+    NLATTR,
     NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_REQUEST,
@@ -41,17 +34,15 @@ from saltext.lvs.netlink import (
     RECEIVE_BYTES,
     SO_RCVBUFFORCE,
     SOL_NETLINK,
-    U32,
     MalformedMessage,
     attribute,
     attributes,
     error_number,
     messages,
 )
-from saltext.lvs.plan import Action, Op, Table
-
-# --------------------------------------------------------------------------------------------------
-# Numbers
+from saltext.lvs.plan import Action, Op, Servers
+from saltext.lvs.table import Table
+from saltext.lvs.wire import Connections, Packed, PackedTable
 
 # linux/genetlink.h
 GENL_ID_CTRL = 16
@@ -72,30 +63,6 @@ IPVS_CMD_DEL_DEST = 7
 IPVS_CMD_GET_DEST = 8
 IPVS_CMD_ATTR_SERVICE = 1
 IPVS_CMD_ATTR_DEST = 2
-IPVS_SVC_ATTR_AF = 1
-IPVS_SVC_ATTR_PROTOCOL = 2
-IPVS_SVC_ATTR_ADDR = 3
-IPVS_SVC_ATTR_PORT = 4
-IPVS_SVC_ATTR_FWMARK = 5
-IPVS_SVC_ATTR_SCHED_NAME = 6
-IPVS_SVC_ATTR_FLAGS = 7
-IPVS_SVC_ATTR_TIMEOUT = 8
-IPVS_SVC_ATTR_NETMASK = 9
-IPVS_SVC_ATTR_PE_NAME = 11
-IPVS_DEST_ATTR_ADDR = 1
-IPVS_DEST_ATTR_PORT = 2
-IPVS_DEST_ATTR_FWD_METHOD = 3
-IPVS_DEST_ATTR_WEIGHT = 4
-IPVS_DEST_ATTR_U_THRESH = 5
-IPVS_DEST_ATTR_L_THRESH = 6
-IPVS_DEST_ATTR_ACTIVE_CONNS = 7
-IPVS_DEST_ATTR_INACT_CONNS = 8
-IPVS_DEST_ATTR_PERSIST_CONNS = 9
-IPVS_DEST_ATTR_ADDR_FAMILY = 11
-IP_VS_SVC_F_PERSISTENT = 0x1
-IP_VS_SVC_F_ONEPACKET = 0x4
-IP_VS_SVC_F_SCHED = 0x38
-IP_VS_CONN_F_FWD_MASK = 0x7
 
 COMMANDS = {
     Action.ADD_VIRTUAL_SERVER: IPVS_CMD_NEW_SERVICE,
@@ -116,203 +83,24 @@ CONFLICTS = {
     Action.DELETE_REAL_SERVER: {errno.ENOENT, errno.ESRCH},
 }
 
-PROTOCOL_NUMBERS = {
-    Protocol.TCP: socket.IPPROTO_TCP,
-    Protocol.UDP: socket.IPPROTO_UDP,
-    Protocol.SCTP: socket.IPPROTO_SCTP,
-}
-PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
-FAMILY_NUMBERS = {4: socket.AF_INET, 6: socket.AF_INET6}
-FAMILIES = {int(number): family for family, number in FAMILY_NUMBERS.items()}
-# IP_VS_CONN_F_MASQ, _LOCALNODE, _TUNNEL and _DROUTE
-FORWARD_NUMBERS = {Forward.MASQ: 0, Forward.LOCAL: 1, Forward.TUNNEL: 2, Forward.DIRECT: 3}
-FORWARDS = {number: forward for forward, number in FORWARD_NUMBERS.items()}
-
-GENLMSGHDR = struct.Struct("=BBH")
 U16 = struct.Struct("=H")
-BE16 = struct.Struct("!H")
-FLAGS = struct.Struct("=LL")
+# struct nlmsghdr and struct genlmsghdr in one
+HEAD = struct.Struct("=LHHLLBBH")
+GENLMSGHDR_BYTES = 4
 
 # A batch well below the socket's send buffer (net.core.wmem_max is 208 KiB by default).
-BATCH_BYTES = 96 * 1024
+BATCH_BYTES = 120 * 1024
 RECEIVE_BUFFER_BYTES = 4 << 20
+SEND_BUFFER_BYTES = 1 << 20
+# linux/../asm-generic/socket.h
+SO_SNDBUFFORCE = 32
 # A dump is cut into parts of 32 KiB; only a virtual server within one part is read in one moment.
 REAL_SERVERS_READ_AT_ONCE = 91
+# From here on one dump of all virtual servers costs less than asking for each.
+ASKED_ONE_BY_ONE = 32
 ATTEMPTS = 3
 NOT_LOADED = "this kernel has no IPVS loaded; load it with: modprobe ip_vs"
 LOCK = f"{locking.FOLDER}/ipvs"
-
-
-# --------------------------------------------------------------------------------------------------
-# Encode
-
-
-def encode_virtual_server_key(key: VirtualServerKey) -> bytes:
-    """The attributes by which the kernel finds a virtual server."""
-    family = attribute(IPVS_SVC_ATTR_AF, U16.pack(FAMILY_NUMBERS[key.family]))
-    if key.protocol is None or key.address is None:
-        return family + attribute(IPVS_SVC_ATTR_FWMARK, U32.pack(key.fwmark))
-    return (
-        family
-        + attribute(IPVS_SVC_ATTR_PROTOCOL, U16.pack(PROTOCOL_NUMBERS[key.protocol]))
-        + attribute(IPVS_SVC_ATTR_ADDR, encode_address(key.address))
-        + attribute(IPVS_SVC_ATTR_PORT, BE16.pack(key.port))
-    )
-
-
-def encode_virtual_server(server: VirtualServer) -> bytes:
-    """All attributes of a virtual server: a SET resets what it leaves out to its default."""
-    flags = server.scheduler_flags & IP_VS_SVC_F_SCHED
-    if server.persistence:
-        flags |= IP_VS_SVC_F_PERSISTENT
-    if server.one_packet:
-        flags |= IP_VS_SVC_F_ONEPACKET
-    encoded = (
-        encode_virtual_server_key(server.key)
-        + attribute(IPVS_SVC_ATTR_SCHED_NAME, server.scheduler.encode() + b"\0")
-        + attribute(IPVS_SVC_ATTR_FLAGS, FLAGS.pack(flags, 0xFFFFFFFF))
-        + attribute(IPVS_SVC_ATTR_TIMEOUT, U32.pack(server.persistence))
-        + attribute(IPVS_SVC_ATTR_NETMASK, encode_netmask(server))
-    )
-    if server.persistence_engine:
-        encoded += attribute(IPVS_SVC_ATTR_PE_NAME, server.persistence_engine.encode() + b"\0")
-    return encoded
-
-
-def encode_real_server(server: RealServer) -> bytes:
-    """All attributes of a real server."""
-    family = FAMILY_NUMBERS[server.key.address.version]
-    return (
-        attribute(IPVS_DEST_ATTR_ADDR, encode_address(server.key.address))
-        + attribute(IPVS_DEST_ATTR_PORT, BE16.pack(server.key.port))
-        + attribute(IPVS_DEST_ATTR_FWD_METHOD, U32.pack(FORWARD_NUMBERS[server.forward]))
-        + attribute(IPVS_DEST_ATTR_WEIGHT, U32.pack(server.weight))
-        + attribute(IPVS_DEST_ATTR_U_THRESH, U32.pack(server.upper_threshold))
-        + attribute(IPVS_DEST_ATTR_L_THRESH, U32.pack(server.lower_threshold))
-        + attribute(IPVS_DEST_ATTR_ADDR_FAMILY, U16.pack(family))
-    )
-
-
-def encode_address(address: Address) -> bytes:
-    """The kernel's union nf_inet_addr: 16 bytes, of which IPv4 uses the first four."""
-    return address.packed.ljust(16, b"\0")
-
-
-def encode_netmask(server: VirtualServer) -> bytes:
-    """An address mask for IPv4, but a prefix length in host order for IPv6."""
-    if server.key.family == 6:
-        return U32.pack(server.netmask)
-    return ipaddress.IPv4Network((0, server.netmask)).netmask.packed
-
-
-def encode_op(op: Op) -> bytes:
-    """The attributes of one operation's message."""
-    if op.real_server is None:
-        whole = op.action is not Action.DELETE_VIRTUAL_SERVER
-        server = op.virtual_server
-        encoded = encode_virtual_server(server) if whole else encode_virtual_server_key(server.key)
-        return attribute(IPVS_CMD_ATTR_SERVICE, encoded)
-    return attribute(
-        IPVS_CMD_ATTR_SERVICE, encode_virtual_server_key(op.virtual_server.key)
-    ) + attribute(IPVS_CMD_ATTR_DEST, encode_real_server(op.real_server))
-
-
-# --------------------------------------------------------------------------------------------------
-# Decode
-
-
-def decode_virtual_server(data: bytes) -> VirtualServer:
-    """A virtual server, without its real servers, from the attributes of IPVS_CMD_ATTR_SERVICE."""
-    found = dict(attributes(data))
-    family = FAMILIES.get(_number(U16, found, IPVS_SVC_ATTR_AF))
-    if family is None:
-        raise MalformedMessage("a virtual server of no known address family")
-    flags = _number(FLAGS, found, IPVS_SVC_ATTR_FLAGS)
-    persistent = bool(flags & IP_VS_SVC_F_PERSISTENT)
-    return VirtualServer(
-        key=_decode_key(found, family),
-        scheduler=_string(found, IPVS_SVC_ATTR_SCHED_NAME),
-        persistence=_number(U32, found, IPVS_SVC_ATTR_TIMEOUT) if persistent else 0,
-        netmask=_decode_netmask(found, family),
-        one_packet=bool(flags & IP_VS_SVC_F_ONEPACKET),
-        scheduler_flags=flags & IP_VS_SVC_F_SCHED,
-        persistence_engine=_string(found, IPVS_SVC_ATTR_PE_NAME),
-    )
-
-
-def _decode_key(found: dict[int, bytes], family: int) -> VirtualServerKey:
-    mark = _number(U32, found, IPVS_SVC_ATTR_FWMARK)
-    if mark:
-        return VirtualServerKey(None, None, 0, mark, family)
-    number = _number(U16, found, IPVS_SVC_ATTR_PROTOCOL)
-    if number not in PROTOCOLS:
-        raise MalformedMessage(f"a virtual server of protocol {number}, which IPVS does not know")
-    address = decode_address(found.get(IPVS_SVC_ATTR_ADDR, b""), family)
-    return VirtualServerKey.of(PROTOCOLS[number], address, _number(BE16, found, IPVS_SVC_ATTR_PORT))
-
-
-def _decode_netmask(found: dict[int, bytes], family: int) -> int:
-    number = _number(U32, found, IPVS_SVC_ATTR_NETMASK)
-    return number if family == 6 else number.bit_count()
-
-
-@dataclass(frozen=True, slots=True)
-class Connections:
-    """How many connections a real server carries now; persistent clients count apart."""
-
-    active: int
-    inactive: int
-    persistent: int
-
-
-def decode_real_server(data: bytes, family: int) -> tuple[RealServer, Connections]:
-    """A real server and its connections, from the attributes of IPVS_CMD_ATTR_DEST.
-
-    family
-        That of its virtual server, for kernels that do not tell a real server's own (before Linux
-        3.18).
-    """
-    found = dict(attributes(data))
-    own = FAMILIES.get(_number(U16, found, IPVS_DEST_ATTR_ADDR_FAMILY), family)
-    method = _number(U32, found, IPVS_DEST_ATTR_FWD_METHOD) & IP_VS_CONN_F_FWD_MASK
-    if method not in FORWARDS:
-        raise MalformedMessage(f"a real server with forwarding method {method}")
-    server = RealServer(
-        key=RealServerKey(
-            decode_address(found.get(IPVS_DEST_ATTR_ADDR, b""), own),
-            _number(BE16, found, IPVS_DEST_ATTR_PORT),
-        ),
-        forward=FORWARDS[method],
-        weight=_number(U32, found, IPVS_DEST_ATTR_WEIGHT),
-        upper_threshold=_number(U32, found, IPVS_DEST_ATTR_U_THRESH),
-        lower_threshold=_number(U32, found, IPVS_DEST_ATTR_L_THRESH),
-    )
-    connections = Connections(
-        active=_number(U32, found, IPVS_DEST_ATTR_ACTIVE_CONNS),
-        inactive=_number(U32, found, IPVS_DEST_ATTR_INACT_CONNS),
-        persistent=_number(U32, found, IPVS_DEST_ATTR_PERSIST_CONNS),
-    )
-    return server, connections
-
-
-def decode_address(data: bytes, family: int) -> Address:
-    """An address from the kernel's union nf_inet_addr."""
-    if len(data) < 16:
-        raise MalformedMessage(f"an address of {len(data)} bytes")
-    return ipaddress.IPv6Address(data[:16]) if family == 6 else ipaddress.IPv4Address(data[:4])
-
-
-def _number(shape: struct.Struct, found: dict[int, bytes], kind: int) -> int:
-    data = found.get(kind)
-    if data is None:
-        return 0
-    if len(data) < shape.size:
-        raise MalformedMessage(f"attribute {kind} has {len(data)} bytes instead of {shape.size}")
-    return int(shape.unpack_from(data)[0])
-
-
-def _string(found: dict[int, bytes], kind: int) -> str:
-    return found.get(kind, b"").split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -321,12 +109,22 @@ def _string(found: dict[int, bytes], kind: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The IPVS table as read, and the connections that it carried at that moment."""
+    """The IPVS table as read, and the connections that it carried at that moment.
 
-    table: dict[VirtualServerKey, VirtualServer]
-    connections: dict[tuple[VirtualServerKey, RealServerKey], Connections] = field(
-        default_factory=dict
-    )
+    counters
+        Packed, by the packed keys of virtual server and real server.
+    """
+
+    table: Table
+    counters: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
+
+    @property
+    def connections(self) -> dict[tuple[VirtualServerKey, RealServerKey], Connections]:
+        """The connections of each real server."""
+        return {
+            (wire.unpack_key(service), wire.unpack_real_key(real)): wire.unpack_counters(packed)
+            for (service, real), packed in self.counters.items()
+        }
 
 
 class Client:
@@ -343,8 +141,10 @@ class Client:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_GENERIC)
         self._sequence = 0
+        self._cut: dict[int, bool] = {}
         try:
             self._enlarge()
+            self._family = GENL_ID_CTRL
             self._family = self._find_family()
         except BaseException:
             self._socket.close()
@@ -363,78 +163,236 @@ class Client:
 
     def _enlarge(self) -> None:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-        except PermissionError:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        for forced, plain, size in (
+            (SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),
+            (SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER_BYTES),
+        ):
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, forced, size)
+            except PermissionError:
+                self._socket.setsockopt(socket.SOL_SOCKET, plain, size)
 
     def _find_family(self) -> int:
         name = attribute(CTRL_ATTR_FAMILY_NAME, IPVS_GENL_NAME)
         try:
-            for answer in self._ask(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, NLM_F_ACK, name, "find IPVS"):
+            for answer in self.ask(CTRL_CMD_GETFAMILY, NLM_F_ACK, name, "find IPVS"):
                 found = dict(attributes(answer))
-                if CTRL_ATTR_FAMILY_ID in found:
-                    return _number(U16, found, CTRL_ATTR_FAMILY_ID)
+                if len(found.get(CTRL_ATTR_FAMILY_ID, b"")) == U16.size:
+                    return int(U16.unpack(found[CTRL_ATTR_FAMILY_ID])[0])
         except KernelError as error:
             if error.number != errno.ENOENT:
                 raise
         raise NotAvailable(NOT_LOADED)
 
+    def ask(self, command: int, flags: int, payload: bytes, operation: str) -> list[bytes]:
+        """Send one request, and return the attributes of each message of the answer.
+
+        command
+            IPVS_CMD_*.
+
+        flags
+            NLM_F_DUMP for what answers with a list, NLM_F_ACK for what would not answer otherwise.
+
+        payload
+            The request's attributes.
+
+        operation
+            What this is about, in words that end "cannot ...", for the error.
+
+        Raises :class:`~saltext.lvs.errors.KernelError`.
+        """
+        self._request(command, flags, payload)
+        answers: list[bytes] = []
+        while True:
+            for kind, sequence, data in messages(self._receive()):
+                if sequence != self._sequence:
+                    continue
+                if kind in (NLMSG_ERROR, NLMSG_DONE):
+                    _raise_for(data, operation)
+                    return answers
+                answers.append(data[GENLMSGHDR_BYTES:])
+
+    def _request(self, command: int, flags: int, payload: bytes) -> None:
+        self._sequence += 1
+        self._socket.sendall(self._head(command, flags, self._sequence, len(payload)) + payload)
+
+    def _head(self, command: int, flags: int, sequence: int, size: int) -> bytes:
+        return HEAD.pack(
+            *(HEAD.size + size, self._family, NLM_F_REQUEST | flags, sequence, 0),
+            *(command, IPVS_GENL_VERSION, 0),
+        )
+
+    def _receive(self) -> bytes:
+        data = self._socket.recv(RECEIVE_BYTES)
+        if not data:
+            raise MalformedMessage("the kernel closed the netlink socket")
+        return data
+
+    # -- read --------------------------------------------------------------------------------------
+
     def read(self, only: Collection[VirtualServerKey] | None = None) -> Snapshot:
-        """Read the table.
+        """Read the table, and once more where it changed meanwhile.
 
         only
-            The virtual servers whose real servers matter; all of them by default.
+            The virtual servers that matter; all of them by default.
         """
+        services = None if only is None else [wire.pack_key(key) for key in only]
         for _ in range(ATTEMPTS):
-            snapshot = self._read_once(only)
-            # A virtual server of more than one part may change between two of them, and the kernel
-            # does not say so.
-            long = [
-                key
-                for key, server in snapshot.table.items()
-                if len(server.real_servers) > REAL_SERVERS_READ_AT_ONCE
-            ]
-            if not long or self._read_once(long).table == {k: snapshot.table[k] for k in long}:
+            counters: dict[tuple[bytes, bytes], bytes] = {}
+            packed = self.packed(services, counters=counters)
+            if (
+                self.settled(packed, packed)
+                and self._virtual_servers(services).keys() == packed.keys()
+            ):
                 break
-        return snapshot
+        return Snapshot(Table(packed), counters)
 
-    def _read_once(self, only: Collection[VirtualServerKey] | None) -> Snapshot:
-        snapshot = Snapshot({})
-        for settings in self._virtual_servers():
-            key = settings.key
-            if only is not None and key not in only:
+    def packed(
+        self,
+        services: Collection[bytes] | None = None,
+        settings: PackedTable | None = None,
+        counters: dict[tuple[bytes, bytes], bytes] | None = None,
+    ) -> PackedTable:
+        """Read the table, or some virtual servers of it by their packed keys.
+
+        settings
+            Where the settings of some virtual servers are known already, and need no reading.
+
+        counters
+            Takes the packed connection counters by virtual server and real server.
+        """
+        known = settings or {}
+        asked = None if services is None else [key for key in services if key not in known]
+        found = self._virtual_servers(asked)
+        if services is not None:
+            found.update((key, known[key].settings) for key in services if key in known)
+        return {
+            key: Packed(settings, self._real_servers(key, counters))
+            for key, settings in found.items()
+        }
+
+    def settled(self, table: PackedTable, services: Collection[bytes]) -> bool:
+        """Whether those of *services* that are too long to be read in one moment read the same
+        again; if not, they are put into the table as they are now.
+
+        The kernel tells a long list in parts, and does not say when it changed between two.
+        """
+        same = True
+        for key in services:
+            held = table.get(key)
+            if held and len(held.real_servers) > REAL_SERVERS_READ_AT_ONCE:
+                again = self._real_servers(key, None)
+                same = same and again == held.real_servers
+                table[key] = Packed(held.settings, again)
+        return same
+
+    def _virtual_servers(self, only: Collection[bytes] | None) -> dict[bytes, bytes]:
+        """Settings by key."""
+        reader = wire.VirtualServerReader()
+        if only is not None and len(only) <= ASKED_ONE_BY_ONE:
+            answers = [answer for key in only for answer in self._virtual_server(key)]
+        else:
+            answers = self.ask(IPVS_CMD_GET_SERVICE, NLM_F_DUMP, b"", "list virtual servers")
+        found = dict(
+            reader.read(answer[NLATTR.size :])
+            for answer in answers
+            if _is_nested(answer, IPVS_CMD_ATTR_SERVICE)
+        )
+        return found if only is None else {key: found[key] for key in only if key in found}
+
+    def _virtual_server(self, key: bytes) -> list[bytes]:
+        named = attribute(IPVS_CMD_ATTR_SERVICE, key)
+        try:
+            return self.ask(IPVS_CMD_GET_SERVICE, NLM_F_ACK, named, "read a virtual server")
+        except KernelError as error:
+            if error.number != errno.ESRCH:
+                raise
+            return []
+
+    def _real_servers(
+        self, service: bytes, counters: dict[tuple[bytes, bytes], bytes] | None
+    ) -> dict[bytes, bytes]:
+        """Settings by key; of a virtual server that is not there none, as the kernel says it."""
+        for _ in range(ATTEMPTS):
+            found: dict[bytes, bytes] = {}
+            # One that comes while a list is being read can show another one twice.
+            if self._dump_real_servers(service, found, counters) == len(found):
+                break
+        return found
+
+    def _dump_real_servers(
+        self,
+        service: bytes,
+        found: dict[bytes, bytes],
+        counters: dict[tuple[bytes, bytes], bytes] | None,
+    ) -> int:
+        """Read a virtual server's real servers into *found*; returns how many were told."""
+        self._request(IPVS_CMD_GET_DEST, NLM_F_DUMP, attribute(IPVS_CMD_ATTR_SERVICE, service))
+        told = 0
+        while True:
+            data = self._receive()
+            length, kind, _, sequence, _ = NLMSGHDR.unpack_from(data)
+            if (
+                kind == self._family
+                and sequence == self._sequence
+                and self._is_cut_so(data, length)
+            ):
+                told += self._read_frames(data, length, service, found, counters)
                 continue
-            found: dict[RealServerKey, RealServer] = {}
-            for server, connections in self._real_servers(key):
-                found[server.key] = server
-                snapshot.connections[key, server.key] = connections
-            ordered = sorted(found.values(), key=lambda server: server.key.sort_key())
-            snapshot.table[key] = replace(settings, real_servers=tuple(ordered))
-        return snapshot
+            for kind, sequence, payload in messages(data):
+                if sequence != self._sequence:
+                    continue
+                if kind in (NLMSG_ERROR, NLMSG_DONE):
+                    _raise_for(payload, "list real servers of a virtual server")
+                    return told
+                told += 1
+                self._read_message(payload[GENLMSGHDR_BYTES:], service, found, counters)
 
-    def _virtual_servers(self) -> list[VirtualServer]:
-        answers = self._ask(
-            self._family, IPVS_CMD_GET_SERVICE, NLM_F_DUMP, b"", "list virtual servers"
-        )
-        return [
-            decode_virtual_server(data)
-            for answer in answers
-            for kind, data in attributes(answer)
-            if kind == IPVS_CMD_ATTR_SERVICE
-        ]
+    def _is_cut_so(self, data: bytes, length: int) -> bool:
+        """Whether a datagram is real servers in the usual form, all of one length."""
+        if length not in self._cut:
+            frame = data[:length]
+            nested = _is_nested(frame[HEAD.size :], IPVS_CMD_ATTR_DEST)
+            self._cut[length] = length % 4 == 0 and nested and wire.is_cut_so(frame)
+        return self._cut[length] and len(data) % length == 0
 
-    def _real_servers(self, key: VirtualServerKey) -> list[tuple[RealServer, Connections]]:
-        request = attribute(IPVS_CMD_ATTR_SERVICE, encode_virtual_server_key(key))
-        answers = self._ask(
-            self._family, IPVS_CMD_GET_DEST, NLM_F_DUMP, request, f"list the real servers of {key}"
-        )
-        return [
-            decode_real_server(data, key.family)
-            for answer in answers
-            for kind, data in attributes(answer)
-            if kind == IPVS_CMD_ATTR_DEST
-        ]
+    @staticmethod
+    def _read_frames(
+        data: bytes,
+        length: int,
+        service: bytes,
+        found: dict[bytes, bytes],
+        counters: dict[tuple[bytes, bytes], bytes] | None,
+    ) -> int:
+        head = data[: wire.HEAD_BYTES]
+        told = 0
+        for own, address, settings, counts, family in wire.real_server_frames(length).iter_unpack(
+            data
+        ):
+            if own != head:
+                raise MalformedMessage("a list of real servers with something else in it")
+            told += 1
+            found[family + address] = settings
+            if counters is not None:
+                counters[service, family + address] = counts
+        return told
+
+    @staticmethod
+    def _read_message(
+        payload: bytes,
+        service: bytes,
+        found: dict[bytes, bytes],
+        counters: dict[tuple[bytes, bytes], bytes] | None,
+    ) -> None:
+        for kind, data in attributes(payload):
+            if kind == IPVS_CMD_ATTR_DEST:
+                family = wire.FAMILY_NUMBERS[wire.family_of(service)]
+                key, settings, counts = wire.repack_real_server(data, family)
+                found[key] = settings
+                if counters is not None:
+                    counters[service, key] = counts
+
+    # -- write -------------------------------------------------------------------------------------
 
     def send(self, ops: Sequence[Op]) -> dict[int, int]:
         """Carry out operations in order, many to a batch, and return the error number of each that
@@ -443,75 +401,83 @@ class Client:
         A failed operation does not stop those behind it: the kernel takes each message by itself.
         """
         failed: dict[int, int] = {}
-        for start, batch in _batches(ops):
+        start = 0
+        while start < len(ops):
             first = self._sequence + 1
-            last = first + len(batch) - 1
-            self._sequence = last
-            self._socket.sendall(b"".join(self._numbered(batch, first)))
+            batch = self._batch(ops, start)
+            self._socket.sendall(b"".join(batch))
+            last = self._sequence
             for sequence, error in self._until_acknowledged(last):
                 if error and first <= sequence <= last:
                     failed[start + sequence - first] = error
+            start += last - first + 1
         return failed
 
-    def _numbered(self, batch: Sequence[tuple[int, bytes]], first: int) -> Iterator[bytes]:
-        for index, (command, payload) in enumerate(batch):
-            # Errors are always told; that the rest went well needs telling only once.
-            acknowledge = NLM_F_ACK if index == len(batch) - 1 else 0
-            yield _message(self._family, command, acknowledge, first + index, payload)
+    def _batch(self, ops: Sequence[Op], start: int) -> list[bytes]:
+        """The messages of as many operations as go into one batch: head, attributes, head, ..."""
+        family, sequence = self._family, self._sequence
+        parts: list[bytes] = []
+        size = 0
+        # What the last one had in common with the one before need not be looked up again.
+        service, named, action, command = b"", b"", None, 0
+        for op in itertools.islice(ops, start, None):
+            if op.service is not service:
+                service, named = op.service, attribute(IPVS_CMD_ATTR_SERVICE, op.service)
+            if op.action is not action:
+                action, command = op.action, COMMANDS[op.action]
+            payload = _attributes_of(op, named)
+            length = HEAD.size + len(payload)
+            size += length
+            if size > BATCH_BYTES and parts:
+                break
+            sequence += 1
+            parts += (
+                HEAD.pack(
+                    length, family, NLM_F_REQUEST, sequence, 0, command, IPVS_GENL_VERSION, 0
+                ),
+                payload,
+            )
+        # Errors are always told; that the rest went well needs telling only once.
+        parts[-2] = self._head(command, NLM_F_ACK, sequence, len(parts[-1]))
+        self._sequence = sequence
+        return parts
 
     def _until_acknowledged(self, last: int) -> Iterator[tuple[int, int]]:
         while True:
-            for kind, sequence, payload in self._receive():
+            for kind, sequence, payload in messages(self._receive()):
                 if kind == NLMSG_ERROR:
                     yield sequence, error_number(payload)
                     if sequence == last:
                         return
 
-    def _ask(
-        self, family: int, command: int, flags: int, payload: bytes, operation: str
-    ) -> list[bytes]:
-        self._sequence += 1
-        self._socket.sendall(_message(family, command, flags, self._sequence, payload))
-        answers: list[bytes] = []
-        while True:
-            for kind, sequence, data in self._receive():
-                if sequence != self._sequence:
-                    continue
-                if kind in (NLMSG_ERROR, NLMSG_DONE):
-                    number = error_number(data) if data else 0
-                    if number:
-                        raise KernelError(operation, number, _hint(number))
-                    return answers
-                answers.append(data[GENLMSGHDR.size :])
 
-    def _receive(self) -> list[tuple[int, int, bytes]]:
-        data = self._socket.recv(RECEIVE_BYTES)
-        if not data:
-            raise MalformedMessage("the kernel closed the netlink socket")
-        return list(messages(data))
+_WHOLE_REAL_SERVER = NLATTR.pack(
+    NLATTR.size + wire.REAL_KEY_BYTES + wire.REAL_SETTINGS_BYTES, IPVS_CMD_ATTR_DEST
+)
+_REAL_SERVER_KEY = NLATTR.pack(NLATTR.size + wire.REAL_KEY_BYTES, IPVS_CMD_ATTR_DEST)
 
 
-def _message(family: int, command: int, flags: int, sequence: int, payload: bytes) -> bytes:
-    length = NLMSGHDR.size + GENLMSGHDR.size + len(payload)
-    header = NLMSGHDR.pack(length, family, NLM_F_REQUEST | flags, sequence, 0)
-    return header + GENLMSGHDR.pack(command, IPVS_GENL_VERSION, 0) + payload
+def _attributes_of(op: Op, named: bytes) -> bytes:
+    """The attributes of an operation's message; *named* is its virtual server's nested key."""
+    if op.real:
+        if op.now:
+            return named + _WHOLE_REAL_SERVER + op.real + op.now
+        return named + _REAL_SERVER_KEY + op.real
+    return attribute(IPVS_CMD_ATTR_SERVICE, op.service + op.now)
 
 
-def _batches(ops: Sequence[Op]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-    """Cut operations into batches of encoded messages: index of the first one, commands and
-    payloads.
-    """
-    batch: list[tuple[int, bytes]] = []
-    start = size = 0
-    for index, op in enumerate(ops):
-        payload = encode_op(op)
-        if batch and size + len(payload) > BATCH_BYTES:
-            yield start, batch
-            batch, start, size = [], index, 0
-        batch.append((COMMANDS[op.action], payload))
-        size += len(payload) + NLMSGHDR.size + GENLMSGHDR.size
-    if batch:
-        yield start, batch
+def _is_nested(answer: bytes, kind: int) -> bool:
+    """Whether an answer is one nested attribute of that kind, and nothing else."""
+    if len(answer) < NLATTR.size:
+        return False
+    length, found = NLATTR.unpack_from(answer)
+    return bool(found & NLA_TYPE_MASK == kind and length == len(answer))
+
+
+def _raise_for(data: bytes, operation: str) -> None:
+    number = error_number(data) if data else 0
+    if number:
+        raise KernelError(operation, number, _hint(number))
 
 
 def _hint(number: int) -> str:
@@ -530,7 +496,7 @@ class Outcome:
         The difference between the table before and after, as operations: what really changed.
 
     table
-        The whole table as read at the end.
+        The table as read at the end: the whole, or for a single virtual server just that.
 
     left
         Operations that are still missing: another writer works against us.
@@ -546,49 +512,138 @@ def loaded() -> bool:
     return os.path.exists("/proc/thread-self/net/ip_vs")
 
 
-def read() -> Snapshot:
-    """Read the kernel's whole table, and load nothing for it."""
+def client() -> Client:
+    """A conversation with IPVS where it is loaded; nothing is loaded for it.
+
+    Raises :class:`~saltext.lvs.errors.NotAvailable`.
+    """
     if not loaded():
         raise NotAvailable(NOT_LOADED)
-    with Client() as client:
-        return client.read()
+    return Client()
+
+
+def read(only: Collection[VirtualServerKey] | None = None) -> Snapshot:
+    """Read the kernel's table, or some virtual servers of it, and load nothing for it."""
+    with client() as kernel:
+        return kernel.read(only)
 
 
 def apply(
-    desired: Table,
+    desired: Servers,
     purge: bool = False,
     leave: Collection[VirtualServerKey] = (),
+    absent: Collection[VirtualServerKey] = (),
+    verify: bool = True,
 ) -> Outcome:
     """Make the kernel's table hold *desired*: read, plan, act, and read again.
 
-    Arguments as for :func:`saltext.lvs.plan.plan`. Writers of this library take turns. Where the
-    table changes under the plan by another hand it is planned again, three times at most, and what
-    is missing then is returned as ``left``.
+    Writers of this library take turns. Where the table changes under the plan by another hand it is
+    planned again, three times at most, and what is missing then is returned as ``left``.
+
+    desired, purge, leave, absent
+        As for :func:`saltext.lvs.plan.plan`.
+
+    verify
+        Read back what was touched. Without, the kernel's acknowledgements are believed: then a
+        foreign writer in between is not seen.
 
     Raises :class:`KernelError` for an operation that the kernel refuses; the others have been
     carried out, and the next apply completes it.
     """
-    with locking.exclusive(LOCK), Client() as client:
-        before = client.read().table
-        ops = planning.plan(before, desired, purge, leave)
+    wanted = Table.from_mapping(desired).packed
+    kept = {wire.pack_key(key) for key in leave}
+    unwanted = {wire.pack_key(key) for key in absent}
+
+    def missing(now: PackedTable, about: Collection[bytes] | None = None) -> tuple[Op, ...]:
+        return planning.plan_packed(
+            _within(about, now), _within(about, wanted), purge, kept, unwanted
+        )
+
+    with locking.exclusive(LOCK), Client() as kernel:
+        before = kernel.packed()
+        ops = missing(before)
+        if ops and not kernel.settled(before, {op.service for op in ops}):
+            ops = missing(before)
+        return _carried_out(kernel, before, ops, missing, verify)
+
+
+def edit(
+    key: VirtualServerKey,
+    change: Callable[[VirtualServer | None], VirtualServer | None],
+    leave: Collection[VirtualServerKey] = (),
+) -> Outcome:
+    """Change one virtual server, and nothing else of the table.
+
+    change
+        Gets it as it is, or None where it is not there, and returns it as it shall be, or None
+        where it shall not be there. Called again when another writer was in between; what it raises
+        comes out.
+
+    leave
+        Virtual servers that somebody else keeps.
+
+    Raises :class:`~saltext.lvs.errors.KeptElsewhere`, and what :func:`apply` does.
+    """
+    if key in leave:
+        raise KeptElsewhere(str(key))
+    service = wire.pack_key(key)
+
+    def missing(now: PackedTable, _: Collection[bytes] | None = None) -> tuple[Op, ...]:
+        wanted = change(Table(now).get(key))
+        return planning.plan_packed(now, {} if wanted is None else Table.of([wanted]).packed, True)
+
+    with locking.exclusive(LOCK), Client() as kernel:
+        before = kernel.packed([service])
+        kernel.settled(before, before)
+        return _carried_out(kernel, before, missing(before), missing, True)
+
+
+def _carried_out(
+    kernel: Client,
+    before: PackedTable,
+    ops: tuple[Op, ...],
+    missing: Callable[[PackedTable, Collection[bytes] | None], tuple[Op, ...]],
+    verify: bool,
+) -> Outcome:
+    """Send operations until nothing is missing, but not for ever."""
+    first, now, touched, undisturbed = ops, dict(before), set[bytes](), True
+    for _ in range(ATTEMPTS):
         if not ops:
-            return Outcome((), before)
-        for _ in range(ATTEMPTS):
-            _refuse(ops, client.send(ops))
-            now = client.read().table
-            ops = planning.plan(now, desired, purge, leave)
-            if not ops:
-                break
-        scope = {*desired, *(before if purge else ())} - set(leave)
-        done = planning.plan(_within(scope, before), _within(scope, now), purge=True)
-        return Outcome(done, now, ops)
+            break
+        failed = kernel.send(ops)
+        _refuse(ops, failed)
+        if not (verify or failed):
+            return Outcome(ops, Table(now))
+        touched |= {op.service for op in ops}
+        # The settings of virtual servers of which only real servers changed are known, as long as
+        # nobody else was there.
+        set_up = (
+            {op.service for op in ops if not op.real} if undisturbed and not failed else touched
+        )
+        known = {key: now[key] for key in touched - set_up if key in now}
+        _update(now, touched, kernel.packed(touched, known))
+        ops = missing(now, touched)
+        undisturbed = undisturbed and not failed and not ops
+    if undisturbed:
+        return Outcome(first, Table(now))
+    done = planning.plan_packed(_within(touched, before), _within(touched, now), purge=True)
+    return Outcome(done, Table(now), ops)
 
 
-def _within(scope: Collection[VirtualServerKey], table: Table) -> Table:
+def _update(table: PackedTable, touched: Collection[bytes], read: PackedTable) -> None:
+    """Put what was read again into a table; what is not there any more goes."""
+    for key in touched:
+        if key in read:
+            table[key] = read[key]
+        else:
+            table.pop(key, None)
+
+
+def _within(about: Collection[bytes] | None, table: PackedTable) -> PackedTable:
     """The part of a table that an apply was about: what another hand did elsewhere is not its
     doing.
     """
-    return {key: server for key, server in table.items() if key in scope}
+    return table if about is None else {key: table[key] for key in about if key in table}
 
 
 def _refuse(ops: Sequence[Op], failed: dict[int, int]) -> None:
@@ -598,9 +653,22 @@ def _refuse(ops: Sequence[Op], failed: dict[int, int]) -> None:
         return
     index = min(real)
     op, number = ops[index], real[index]
-    hint = _hint(number)
-    if number == errno.ENOENT and op.real_server is None:
-        hint = f"is the scheduler there? modprobe ip_vs_{op.virtual_server.scheduler}"
     carried_out = f"{len(ops) - len(failed)} of {len(ops)} operations were carried out"
     done = f"{carried_out}; the next apply completes them"
+    hint = _refusal(op, number)
     raise KernelError(str(op), number, f"{hint}; {done}" if hint else done)
+
+
+def _refusal(op: Op, number: int) -> str:
+    """What the kernel may mean; it does not say more than a number."""
+    after = op.after()
+    if number == errno.ENOENT and isinstance(after, VirtualServer):
+        engine = after.persistence_engine
+        pe = f" ip_vs_pe_{engine}" if engine else ""
+        return f"is the scheduler there? modprobe -a ip_vs_{after.scheduler}{pe}"
+    if number == errno.EINVAL and op.real:
+        return (
+            "the kernel takes unicast addresses only, the virtual server's address family unless "
+            "forward is tunnel, and needs an address of its own"
+        )
+    return _hint(number)

@@ -62,6 +62,22 @@ class Forward(enum.Enum):
     LOCAL = "local"
 
 
+class TunnelType(enum.Enum):
+    """What a tunnel to a real server is made of (IP_VS_CONN_F_TUNNEL_TYPE_* in linux/ip_vs.h)."""
+
+    IPIP = "ipip"
+    GUE = "gue"
+    GRE = "gre"
+
+
+class TunnelChecksum(enum.Enum):
+    """The checksum in a tunnel's own header (IP_VS_TUNNEL_ENCAP_FLAG_* in linux/ip_vs.h)."""
+
+    NONE = "none"
+    FULL = "csum"
+    REMOTE = "remcsum"
+
+
 class Scheduler(enum.Enum):
     """How IPVS chooses a real server; one kernel module ``ip_vs_<value>`` each
     (linux/net/netfilter/ipvs).
@@ -194,6 +210,11 @@ class RealServer:
     upper_threshold, lower_threshold
         Number of connections at which IPVS stops sending new ones, and starts again; 0 is no limit,
         2,147,483,647 the largest one.
+
+    tunnel_type, tunnel_port, tunnel_checksum
+        How packets are wrapped, where *forward* is a tunnel: ``ipip`` has neither port nor
+        checksum, ``gue`` (generic UDP encapsulation) needs the UDP port on which the real server
+        unwraps them, ``gre`` has no port and no ``remcsum``.
     """
 
     key: RealServerKey
@@ -201,6 +222,9 @@ class RealServer:
     weight: int = 1
     upper_threshold: int = 0
     lower_threshold: int = 0
+    tunnel_type: TunnelType = TunnelType.IPIP
+    tunnel_port: int = 0
+    tunnel_checksum: TunnelChecksum = TunnelChecksum.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +259,11 @@ class VirtualServer:
     scheduler_flags: int = 0
     persistence_engine: str = ""
     real_servers: tuple[RealServer, ...] = ()
+
+    @classmethod
+    def empty(cls, key: VirtualServerKey) -> VirtualServer:
+        """A virtual server as the kernel's defaults make it, without real servers."""
+        return cls(key, netmask=128 if key.family == 6 else 32)
 
     def settings(self) -> VirtualServer:
         """The same virtual server without its real servers: what SET_SERVICE would say."""
@@ -1113,6 +1142,8 @@ __all__ = [
     "Role",
     "Scheduler",
     "SyncDaemon",
+    "TunnelChecksum",
+    "TunnelType",
     "VirtualServer",
     "VirtualServerConfig",
     "VirtualServerKey",

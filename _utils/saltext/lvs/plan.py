@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
-from saltext.lvs.model import Forward, RealServer, RealServerKey, VirtualServer, VirtualServerKey
+from saltext.lvs import wire
+from saltext.lvs.model import RealServer, RealServerKey, VirtualServer, VirtualServerKey
+from saltext.lvs.table import Table, describe, describe_real_server
+from saltext.lvs.wire import Packed, PackedTable
 
-Table = Mapping[VirtualServerKey, VirtualServer]
+Servers = Mapping[VirtualServerKey, VirtualServer]
 
 
 class Action(enum.Enum):
@@ -28,37 +30,67 @@ class Action(enum.Enum):
     DELETE_VIRTUAL_SERVER = "delete"
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One operation on the table.
+class Op(NamedTuple):
+    """One operation on the table, packed as the kernel takes it.
 
-    virtual_server
-        The virtual server it concerns, without its real servers.
+    service
+        The key of the virtual server that it concerns.
 
-    real_server
-        The real server that is added, changed or deleted; ``None`` where the virtual server itself
-        is.
+    real
+        The key of the real server that is added, changed or deleted; empty where the virtual server
+        itself is.
 
-    was
-        What stood there before a change or deletion.
+    now, was
+        Its settings after and before; empty where it is not there.
+
+    dropped
+        The real servers that go with a deleted virtual server.
     """
 
     action: Action
-    virtual_server: VirtualServer
-    real_server: RealServer | None = None
-    was: VirtualServer | RealServer | None = None
+    service: bytes
+    real: bytes = b""
+    now: bytes = b""
+    was: bytes = b""
+    dropped: Mapping[bytes, bytes] = {}
 
     def __str__(self) -> str:
-        if self.real_server is None:
-            return f"{self.action.value} virtual server {self.virtual_server.key}"
-        return f"{self.action.value} {self.real_server.key} of {self.virtual_server.key}"
+        if not self.real:
+            return f"{self.action.value} virtual server {self.virtual_server}"
+        return f"{self.action.value} {self.real_server} of {self.virtual_server}"
+
+    @property
+    def virtual_server(self) -> VirtualServerKey:
+        """The virtual server that it concerns."""
+        return wire.unpack_key(self.service)
+
+    @property
+    def real_server(self) -> RealServerKey | None:
+        """The real server that it concerns, if it does."""
+        return wire.unpack_real_key(self.real) if self.real else None
+
+    def after(self) -> VirtualServer | RealServer | None:
+        """What it leaves there, as a typed value; None for a deletion."""
+        return self._unpacked(self.now)
+
+    def before(self) -> VirtualServer | RealServer | None:
+        """What stood there, as a typed value; None for an addition."""
+        return self._unpacked(self.was)
+
+    def _unpacked(self, settings: bytes) -> VirtualServer | RealServer | None:
+        if not settings:
+            return None
+        if self.real:
+            return wire.unpack_real_server(self.real, settings)
+        return wire.unpack_settings(self.service, settings)
 
 
 def plan(
-    current: Table,
-    desired: Table,
+    current: Servers,
+    desired: Servers,
     purge: bool = False,
     leave: Collection[VirtualServerKey] = (),
+    absent: Collection[VirtualServerKey] = (),
 ) -> tuple[Op, ...]:
     """Return the operations that make *current* hold *desired*, capacity first.
 
@@ -75,96 +107,101 @@ def plan(
 
     leave
         Virtual servers that somebody else keeps, which are never touched.
+
+    absent
+        Virtual servers to delete, whatever *purge* says.
     """
-    wanted = {key: server for key, server in desired.items() if key not in leave}
-    added = [key for key in wanted if key not in current]
-    kept = [key for key in wanted if key in current]
-    gone = [key for key in current if key not in desired and key not in leave] if purge else []
-    changes = [_real_server_ops(current[key], wanted[key]) for key in kept]
-    return (
-        *(op for key in added for op in _creation(wanted[key])),
-        *_of(changes, Action.ADD_REAL_SERVER),
-        *sorted(_of(changes, Action.SET_REAL_SERVER), key=_lowers),
-        *(op for key in kept for op in _settings_ops(current[key], wanted[key])),
-        *_of(changes, Action.DELETE_REAL_SERVER),
-        *(op for key in gone for op in _deletion(current[key])),
+    return plan_packed(
+        Table.from_mapping(current).packed,
+        Table.from_mapping(desired).packed,
+        purge,
+        {wire.pack_key(key) for key in leave},
+        {wire.pack_key(key) for key in absent},
     )
 
 
-def _creation(server: VirtualServer) -> list[Op]:
-    settings = server.settings()
-    return [
-        Op(Action.ADD_VIRTUAL_SERVER, settings),
-        *(Op(Action.ADD_REAL_SERVER, settings, real_server) for real_server in server.real_servers),
-    ]
+def plan_packed(
+    current: PackedTable,
+    desired: PackedTable,
+    purge: bool = False,
+    leave: Collection[bytes] = (),
+    absent: Collection[bytes] = (),
+) -> tuple[Op, ...]:
+    """The same on packed tables."""
+    steps = _Steps()
+    for key, wanted in desired.items():
+        if key in leave:
+            continue
+        held = current.get(key)
+        if held is None:
+            steps.create(key, wanted)
+        elif held != wanted:
+            steps.change(key, held, wanted)
+    for key in current if purge else absent:
+        if key in current and key not in desired and key not in leave:
+            steps.delete(key, current[key])
+    return steps.in_order()
 
 
-def _deletion(server: VirtualServer) -> list[Op]:
-    # The kernel drops the real servers with it.
-    return [Op(Action.DELETE_VIRTUAL_SERVER, server.settings(), None, server)]
+class _Steps:
+    """Operations, gathered by the step of the order in which they belong."""
 
+    def __init__(self) -> None:
+        self.created: list[Op] = []
+        self.added: list[Op] = []
+        self.raised: list[Op] = []
+        self.lowered: list[Op] = []
+        self.settings: list[Op] = []
+        self.taken_out: list[Op] = []
+        self.deleted: list[Op] = []
 
-def _settings_ops(current: VirtualServer, wanted: VirtualServer) -> list[Op]:
-    # While a scheduler is being replaced the kernel has none for a moment, so never without need.
-    if current.settings() == wanted.settings():
-        return []
-    return [Op(Action.SET_VIRTUAL_SERVER, wanted.settings(), None, current.settings())]
+    def in_order(self) -> tuple[Op, ...]:
+        return (
+            *self.created,
+            *self.added,
+            *self.raised,
+            *self.lowered,
+            *self.settings,
+            *self.taken_out,
+            *self.deleted,
+        )
 
+    def create(self, key: bytes, wanted: Packed) -> None:
+        self.created.append(Op(Action.ADD_VIRTUAL_SERVER, key, b"", wanted.settings))
+        self.created += [
+            Op(Action.ADD_REAL_SERVER, key, real, settings)
+            for real, settings in wanted.real_servers.items()
+        ]
 
-def _real_server_ops(current: VirtualServer, wanted: VirtualServer) -> list[Op]:
-    have = {server.key: server for server in current.real_servers}
-    want = {server.key: server for server in wanted.real_servers}
-    settings = wanted.settings()
-    return [
-        *(Op(Action.ADD_REAL_SERVER, settings, want[key]) for key in want if key not in have),
-        *(
-            Op(Action.SET_REAL_SERVER, settings, want[key], have[key])
-            for key in want
-            if key in have and not same_real_server(have[key], want[key])
-        ),
-        *(
-            Op(Action.DELETE_REAL_SERVER, settings, have[key], have[key])
-            for key in have
-            if key not in want
-        ),
-    ]
+    def change(self, key: bytes, held: Packed, wanted: Packed) -> None:
+        for real, now in wanted.real_servers.items():
+            was = held.real_servers.get(real)
+            if was is None:
+                self.added.append(Op(Action.ADD_REAL_SERVER, key, real, now))
+            elif not wire.same_real_server(was, now):
+                step = self.lowered if wire.weight_of(now) < wire.weight_of(was) else self.raised
+                step.append(Op(Action.SET_REAL_SERVER, key, real, now, was))
+        # While a scheduler is being replaced the kernel has none for a moment, so never without
+        # need.
+        if held.settings != wanted.settings:
+            self.settings.append(
+                Op(Action.SET_VIRTUAL_SERVER, key, b"", wanted.settings, held.settings)
+            )
+        self.taken_out += [
+            Op(Action.DELETE_REAL_SERVER, key, real, b"", was)
+            for real, was in held.real_servers.items()
+            if real not in wanted.real_servers
+        ]
 
-
-def same_real_server(have: RealServer, want: RealServer) -> bool:
-    """Whether the kernel's real server is the wanted one.
-
-    For an address of the director itself the kernel answers "local" whatever forwarding was asked
-    for (__ip_vs_update_dest in net/netfilter/ipvs/ip_vs_ctl.c).
-    """
-    if have.forward is Forward.LOCAL:
-        return _settled(have) == _settled(want)
-    return have == want
-
-
-def _settled(server: RealServer) -> tuple[Any, ...]:
-    return (server.key, server.weight, server.upper_threshold, server.lower_threshold)
-
-
-def _of(changes: Iterable[Iterable[Op]], action: Action) -> list[Op]:
-    return [op for ops in changes for op in ops if op.action is action]
-
-
-def _lowers(op: Op) -> bool:
-    assert isinstance(op.was, RealServer) and op.real_server is not None
-    return op.real_server.weight < op.was.weight
+    def delete(self, key: bytes, held: Packed) -> None:
+        # The kernel drops the real servers with it.
+        self.deleted.append(
+            Op(Action.DELETE_VIRTUAL_SERVER, key, b"", b"", held.settings, held.real_servers)
+        )
 
 
 # --------------------------------------------------------------------------------------------------
 # For people and for Salt's returns
-
-
-def describe(server: VirtualServer | RealServer) -> dict[str, Any]:
-    """The settings of a virtual or real server as plain, JSON-clean values, without its key."""
-    return {
-        item.name: _word(getattr(server, item.name))
-        for item in fields(server)
-        if item.name not in ("key", "real_servers")
-    }
 
 
 def changes(ops: Iterable[Op]) -> dict[str, dict[str, Any]]:
@@ -176,57 +213,49 @@ def changes(ops: Iterable[Op]) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for op in ops:
-        found[_subject(op.virtual_server, op.real_server)] = _old_new(op)
-        if op.action is Action.DELETE_VIRTUAL_SERVER and isinstance(op.was, VirtualServer):
-            for server in op.was.real_servers:
-                found[_subject(op.was, server)] = {"old": _telling(server), "new": None}
+        found[_subject(op.service, op.real)] = _old_new(op.before(), op.after())
+        for real, settings in op.dropped.items():
+            gone = wire.unpack_real_server(real, settings)
+            found[_subject(op.service, real)] = _old_new(gone, None)
     return found
 
 
-def _subject(virtual_server: VirtualServer, real_server: RealServer | None) -> str:
-    if real_server is None:
-        return str(virtual_server.key)
-    return f"{virtual_server.key} -> {real_server.key}"
+def _subject(service: bytes, real: bytes) -> str:
+    key = str(wire.unpack_key(service))
+    return f"{key} -> {wire.unpack_real_key(real)}" if real else key
 
 
-def _old_new(op: Op) -> dict[str, Any]:
-    now = op.real_server or op.virtual_server
-    if op.action in (Action.ADD_VIRTUAL_SERVER, Action.ADD_REAL_SERVER):
-        return {"old": None, "new": _telling(now)}
-    if op.action in (Action.DELETE_VIRTUAL_SERVER, Action.DELETE_REAL_SERVER):
-        return {"old": _telling(now), "new": None}
-    assert op.was is not None
-    old, new = describe(op.was), describe(now)
-    differ = [name for name in new if old[name] != new[name]]
+def _old_new(
+    before: VirtualServer | RealServer | None, after: VirtualServer | RealServer | None
+) -> dict[str, Any]:
+    if before is None or after is None:
+        return {"old": _telling(before), "new": _telling(after)}
+    old, new = _described(before), _described(after)
+    differ = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return {
-        "old": {name: old[name] for name in differ},
-        "new": {name: new[name] for name in differ},
+        "old": {name: old.get(name) for name in differ},
+        "new": {name: new.get(name) for name in differ},
     }
 
 
-def _telling(server: VirtualServer | RealServer) -> dict[str, Any]:
+def _described(server: VirtualServer | RealServer) -> dict[str, Any]:
+    return describe(server) if isinstance(server, VirtualServer) else describe_real_server(server)
+
+
+def _telling(server: VirtualServer | RealServer | None) -> dict[str, Any] | None:
     """The settings worth a line in a report."""
+    if server is None:
+        return None
     always = {"scheduler", "forward", "weight"}
-    unset = {"netmask": 128 if isinstance(server, VirtualServer) and server.key.family == 6 else 32}
+    unset = {
+        "netmask": 128 if isinstance(server, VirtualServer) and server.key.family == 6 else 32,
+        "tunnel_type": "ipip",
+        "tunnel_checksum": "none",
+    }
     return {
         name: value
-        for name, value in describe(server).items()
+        for name, value in _described(server).items()
         if name in always or (value and value != unset.get(name))
-    }
-
-
-def as_data(table: Table) -> dict[str, dict[str, Any]]:
-    """A table as plain values, by virtual server and real server: what ``ipvs.list`` returns."""
-    return {
-        str(key): {
-            **describe_key(key),
-            **describe(table[key]),
-            "real_servers": {
-                str(server.key): {**describe_key(server.key), **describe(server)}
-                for server in table[key].real_servers
-            },
-        }
-        for key in sorted(table, key=VirtualServerKey.sort_key)
     }
 
 
@@ -238,7 +267,3 @@ def describe_key(key: VirtualServerKey | RealServerKey) -> dict[str, Any]:
     if isinstance(key, VirtualServerKey) and key.protocol is not None:
         found = {"protocol": key.protocol.value, **found}
     return found
-
-
-def _word(value: Any) -> Any:
-    return value.value if isinstance(value, enum.Enum) else value
