@@ -14,6 +14,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 saltext.lvs.refresh(__file__)
 
+from saltext.lvs import connections as kernels_list  # noqa: E402
 from saltext.lvs import (  # noqa: E402 -- the library as it is now on disk
     errors,
     files,
@@ -23,10 +24,9 @@ from saltext.lvs import (  # noqa: E402 -- the library as it is now on disk
     namespaces,
     plan,
     settings,
-    stats as statistics,
 )
-from saltext.lvs import connections as kernels_list
-from saltext.lvs import sysctls as kernel_settings
+from saltext.lvs import stats as statistics  # noqa: E402
+from saltext.lvs import sysctls as kernel_settings  # noqa: E402
 from saltext.lvs import table as tables  # noqa: E402
 
 __virtualname__ = "ipvs"

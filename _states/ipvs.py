@@ -155,3 +155,198 @@ def _converged(name, subject, wanted, right="as it should be"):
 
 def _told(head, operations):
     return "\n".join([head, *(f"- {operation}" for operation in operations)])
+
+
+# --------------------------------------------------------------------------------------------------
+# Settings beside the table
+
+
+def timeouts(name, tcp=None, tcpfin=None, udp=None, netns=None):
+    """
+    IPVS forgets silent connections after these many seconds. A timeout that is not named stays as
+    it is.
+
+    name
+        Anything; it names the state in the report.
+
+    tcp, tcpfin, udp
+        For an established TCP connection, for one of which one end is closed, and for a UDP client.
+
+    netns
+        A network namespace, by its name or path; by default the minion's own.
+
+    .. code-block:: yaml
+
+        lvs-ipvs-timeouts:
+          ipvs.timeouts:
+            - tcp: 1800
+            - udp: 60
+    """
+    arguments = {"tcp": tcp, "tcpfin": tcpfin, "udp": udp, "netns": netns}
+    return _set(
+        name,
+        "The timeouts are as they should be.",
+        lambda test: __salt__["ipvs.set_timeouts"](**arguments, test=test),
+        "The timeouts would be changed.",
+        "The timeouts were changed.",
+    )
+
+
+def sync_daemon(
+    name,
+    interface,
+    syncid=0,
+    multicast_group=None,
+    port=None,
+    ttl=None,
+    maxlen=None,
+    netns=None,
+):
+    """
+    A daemon runs that synchronizes connections between directors, with exactly these settings.
+
+    This is for directors without keepalived: where the pillar has a ``sync_daemon``, keepalived
+    runs it, and this state fails.
+
+    name
+        ``master``, which tells of its connections, or ``backup``, which learns them.
+
+    interface, syncid, multicast_group, port, ttl, maxlen
+        As for :py:func:`ipvs.start_sync_daemon <saltext.lvs.modules.ipvs.start_sync_daemon>`.
+
+    netns
+        A network namespace, by its name or path; by default the minion's own.
+
+    .. code-block:: yaml
+
+        lvs-sync-daemon:
+          ipvs.sync_daemon:
+            - name: backup
+            - interface: eth0
+            - syncid: 10
+    """
+    arguments = {
+        "interface": interface,
+        "syncid": syncid,
+        "multicast_group": multicast_group,
+        "port": port,
+        "ttl": ttl,
+        "maxlen": maxlen,
+        "netns": netns,
+    }
+    return _set(
+        name,
+        f"The {name} sync daemon runs as it should.",
+        lambda test: __salt__["ipvs.start_sync_daemon"](name, **arguments, test=test),
+    )
+
+
+def sync_daemon_absent(name, netns=None):
+    """
+    A daemon that synchronizes connections between directors does not run.
+
+    name
+        ``master`` or ``backup``.
+
+    netns
+        A network namespace, by its name or path; by default the minion's own.
+
+    .. code-block:: yaml
+
+        master:
+          ipvs.sync_daemon_absent
+    """
+    return _set(
+        name,
+        f"The {name} sync daemon does not run.",
+        lambda test: __salt__["ipvs.stop_sync_daemon"](name, netns=netns, test=test),
+    )
+
+
+def _set(name, right, act, would="", was=""):
+    """Ask what would change; where something would, and this is no test, do it.
+
+    *would* and *was* are the comments, where the function that acts has none.
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": right}
+    try:
+        planned = act(True)
+        if not planned["changes"]:
+            return ret
+        done = planned if __opts__["test"] else act(False)
+    except (CommandExecutionError, SaltInvocationError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    ret["changes"] = done["changes"]
+    if __opts__["test"]:
+        ret.update(result=None, comment=done.get("comment", would))
+    else:
+        ret["comment"] = done.get("comment", was)
+    return ret
+
+
+def sysctls(name, settings=None, config="/etc/sysctl.d/60-saltext-lvs-director.conf"):
+    """
+    IPVS's own kernel settings, ``net.ipv4.vs.*``, are right now and after a boot.
+
+    A director needs few; ``ipvs.sysctls`` (the function) tells them all, with their reasons. A
+    setting that this kernel does not have is named in the comment, and is no error.
+
+    name
+        Anything; it names the state in the report.
+
+    settings
+        What you want beside the few, or instead: a mapping of names to values, with or without
+        ``net.ipv4.vs.``; None leaves one as it is.
+
+    config
+        The file that keeps them.
+
+    .. code-block:: yaml
+
+        lvs-director-sysctls:
+          ipvs.sysctls:
+            - settings:
+                sloppy_tcp: 1
+                sync_threshold: 3 100
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        loaded = __salt__["ipvs.info"]()["loaded"]
+        if not (loaded or __opts__["test"]):
+            raise CommandExecutionError("this kernel has no IPVS loaded, so no settings of it")
+        found = __salt__["ipvs.sysctls"](settings)
+        wanted = {key: line for key, line in found.items() if line["wanted"] is not None}
+        unknown = [key for key, line in wanted.items() if loaded and line["now"] is None]
+        changes = _differing(wanted, unknown, __salt__["sysctl.show"](config_file=config))
+        if not __opts__["test"]:
+            for key, change in changes.items():
+                __salt__["sysctl.persist"](key, wanted[key]["wanted"], config)
+                ret["changes"][key] = change
+    except (CommandExecutionError, SaltInvocationError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    notes = [f"This kernel has no {key}." for key in unknown]
+    if not changes:
+        ret["comment"] = "\n".join(["IPVS's kernel settings are as they should be.", *notes])
+        return ret
+    verb = "would be" if __opts__["test"] else "were"
+    ret["comment"] = "\n".join([f"IPVS's kernel settings {verb} changed.", *notes])
+    if __opts__["test"]:
+        ret.update(result=None, changes=changes)
+    return ret
+
+
+def _differing(wanted, unknown, kept):
+    """What a setting is now and what the file keeps of it, where one of the two is not right.
+
+    Salt answers a list for a file that is not there, and None for one that it cannot read.
+    """
+    changes = {}
+    for key, line in wanted.items():
+        in_file = (kept or {}).get(key)
+        old = {"now": line["now"], "kept": in_file and " ".join(in_file.split())}
+        new = {"now": line["wanted"], "kept": line["wanted"]}
+        if key not in unknown and old != new:
+            changes[key] = {"old": old, "new": new}
+    return changes

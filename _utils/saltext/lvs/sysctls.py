@@ -1,12 +1,18 @@
 """The kernel settings that each role needs, and why.
 
-Names and meanings are those of Documentation/networking/ip-sysctl.rst in the kernel's sources.
+Names and meanings are those of Documentation/networking/ip-sysctl.rst and ipvs-sysctl.rst in the
+kernel's sources.
 """
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.model import Cluster, Hypervisor, Role
 
 
@@ -75,6 +81,223 @@ HYPERVISOR = (
 )
 
 
+# --------------------------------------------------------------------------------------------------
+# IPVS's own settings, on directors
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """A kernel setting that stays as the kernel has it, and when to think of it.
+
+    default
+        The kernel's; empty where it goes by the machine.
+    """
+
+    name: str
+    default: str
+    reason: str
+
+
+IPVS = "net.ipv4.vs."
+IPVS_FOLDER = "/proc/sys/net/ipv4/vs"
+
+# There since Linux 2.6, and right on any director.
+DIRECTOR = (
+    Sysctl(
+        f"{IPVS}expire_nodest_conn",
+        1,
+        "When a real server is taken out of the table, end its connections with their next packet: "
+        "or their clients wait in silence until they give up.",
+    ),
+    Sysctl(
+        f"{IPVS}expire_quiescent_template",
+        1,
+        "Forget which real server a persistent client had once that one's weight is 0: or the "
+        "client's new connections still go to it, drained or dead, for as long as the client "
+        "comes back within the persistence time.",
+    ),
+)
+
+# By what one may want to change together.
+DIRECTOR_UNTOUCHED = (
+    Untouched(
+        f"{IPVS}conn_reuse_mode",
+        "1",
+        "A client that takes the same port again gets a real server anew once its old connection "
+        "is over. 0 sends it to the old one, even if that is drained. Before Linux 5.9 such a "
+        "client waited a second where conntrack is 1.",
+    ),
+    Untouched(
+        f"{IPVS}conntrack",
+        "0",
+        "1 shows IPVS's connections to stateful firewall rules on the director; it costs memory "
+        "and time for each, and of direct routing it sees one half only.",
+    ),
+    Untouched(
+        f"{IPVS}sloppy_tcp",
+        "0",
+        "1 takes on TCP connections from their middle: after a failover without a sync daemon "
+        "clients keep them if sh or mh sends them to the real server that they had. Other "
+        "schedulers do not, and a flood of single packets can fill the table.",
+    ),
+    Untouched(f"{IPVS}sloppy_sctp", "0", "The same for SCTP."),
+    Untouched(
+        f"{IPVS}backup_only",
+        "0",
+        "1 for directors that are each other's real servers and have a sync daemon: as a backup, "
+        "one then keeps what the master sends it, where else it would send it back, round and "
+        "round. A director that runs both daemons would direct nothing.",
+    ),
+    Untouched(
+        f"{IPVS}drop_entry",
+        "0",
+        "1 drops half-open connections when memory runs low, 3 always: against floods of SYNs. "
+        "Some clients lose, too. SYN cookies on the real servers are the better remedy.",
+    ),
+    Untouched(
+        f"{IPVS}drop_packet",
+        "0",
+        "1 drops a part of all packets when memory runs low, 3 always: better let clients see a "
+        "slow site.",
+    ),
+    Untouched(
+        f"{IPVS}secure_tcp",
+        "0",
+        "1 judges the state of TCP connections more strictly when memory runs low, 3 always: "
+        "behind masq a half-open one no longer counts as open.",
+    ),
+    Untouched(
+        f"{IPVS}am_droprate", "10", "One of how many packets drop_packet drops where it is 3."
+    ),
+    Untouched(
+        f"{IPVS}amemthresh",
+        "1024",
+        "Below how many free pages of memory the three defences above begin where they are 1.",
+    ),
+    Untouched(
+        f"{IPVS}run_estimation",
+        "1",
+        "0 stops the counters of ipvs.stats, not only its rates, and saves next to nothing.",
+    ),
+    Untouched(f"{IPVS}est_cpulist", "", "Which CPUs gather the counters (Linux 6.2)."),
+    Untouched(f"{IPVS}est_nice", "0", "With which priority they do (Linux 6.2)."),
+    Untouched(
+        f"{IPVS}sync_threshold",
+        "3 50",
+        "After how many packets a connection is first told to the backups, and again after how "
+        "many more. A connection that is shorter, they never know.",
+    ),
+    Untouched(
+        f"{IPVS}sync_refresh_period",
+        "0",
+        "Seconds in which a busy connection that has not changed is told once: less traffic.",
+    ),
+    Untouched(
+        f"{IPVS}sync_retries", "0", "How often that is told again, against losses; 3 at most."
+    ),
+    Untouched(
+        f"{IPVS}sync_persist_mode",
+        "0",
+        "1 tells backups of clients and not of connections where there is persistence: less "
+        "traffic, but then the backups need sloppy_tcp.",
+    ),
+    Untouched(
+        f"{IPVS}sync_ports",
+        "1",
+        "Over how many ports and kernel threads the traffic is spread; the same on all directors.",
+    ),
+    Untouched(f"{IPVS}sync_qlen_max", "", "How many messages may wait to be sent."),
+    Untouched(
+        f"{IPVS}sync_sock_size", "0", "Bytes of the sockets' buffers; 0 is the system's own."
+    ),
+    Untouched(f"{IPVS}sync_version", "1", "0 only for a backup that knows no newer one."),
+    Untouched(
+        f"{IPVS}schedule_icmp",
+        "0",
+        "1 also sends on ICMP messages that belong to no connection here: for directors that "
+        "share a VIP by equal routes.",
+    ),
+    Untouched(
+        f"{IPVS}nat_icmp_send",
+        "0",
+        "1 tells real servers behind masq that IPVS no longer knows their connection.",
+    ),
+    Untouched(
+        f"{IPVS}snat_reroute",
+        "1",
+        "0 spares a look into the routes for answers of real servers behind masq; wrong where "
+        "there are routing rules.",
+    ),
+    Untouched(
+        f"{IPVS}pmtu_disc",
+        "1",
+        "0 cuts packets that do not fit into a tunnel, where clients cannot be told to send "
+        "smaller ones.",
+    ),
+    Untouched(
+        f"{IPVS}ignore_tunneled",
+        "0",
+        "1 for a director that unwraps other directors' tunnels as a real server of theirs.",
+    ),
+    Untouched(f"{IPVS}cache_bypass", "0", "For transparent web caches."),
+    Untouched(
+        f"{IPVS}conn_max", "", "How many connections there may be (Linux 7.2); a limit of memory."
+    ),
+    Untouched(
+        f"{IPVS}conn_lfactor",
+        "-4",
+        "How full the table of connections gets before it grows (Linux 7.1).",
+    ),
+    Untouched(f"{IPVS}svc_lfactor", "-3", "The same for virtual servers (Linux 7.1)."),
+    Untouched(f"{IPVS}debug_level", "0", "For kernel developers, in kernels built for them."),
+)
+
+
+def of_director(settings: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The settings to keep on a director by name: :data:`DIRECTOR`, and what the operator says.
+
+    settings
+        Values by name, with or without ``net.ipv4.vs.``: a whole number, or text of whole numbers
+        (``3 50``); None leaves one as it is.
+
+    Raises :class:`~saltext.lvs.errors.InvalidConfig`.
+    """
+    wanted: dict[str, str | None] = {line.name: str(line.value) for line in DIRECTOR}
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InvalidConfig("sysctls", settings, "a mapping of names to values")
+    for name, value in (settings or {}).items():
+        short = str(name).removeprefix(IPVS)
+        if not re.fullmatch("[a-z0-9_]{1,40}", short):
+            raise InvalidConfig(f"sysctls:{name}", value, f"a setting below {IPVS}")
+        wanted[f"{IPVS}{short}"] = None if value is None else _text(name, value)
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _text(name: Any, value: Any) -> str:
+    text = " ".join(str(value).split())
+    if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]+( -?[0-9]+)*|[0-9,:/-]+", text):
+        raise InvalidConfig(f"sysctls:{name}", value, "a whole number, or some of them as text")
+    return text
+
+
+def read_ipvs() -> dict[str, str]:
+    """IPVS's settings in the calling thread's network namespace; none where it is not loaded."""
+    try:
+        names = sorted(os.listdir(IPVS_FOLDER))
+    except FileNotFoundError:
+        return {}
+    return {f"{IPVS}{name}": _read(f"{IPVS_FOLDER}/{name}") for name in names}
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return " ".join(file.read().split())
+
+
+# --------------------------------------------------------------------------------------------------
+# By machine
+
+
 def of_hypervisor(hypervisor: Hypervisor) -> tuple[Sysctl, ...]:
     """The settings of one virtualization host: those above, and those for its bridge and its own
     interface.
@@ -100,7 +323,9 @@ def of_hypervisor(hypervisor: Hypervisor) -> tuple[Sysctl, ...]:
 
 
 def for_minion(cluster: Cluster, minion_id: str) -> dict[Role, tuple[Sysctl, ...]]:
-    """The settings that a minion's roles ask for, by role; a director needs none."""
+    """The settings that a minion's roles ask for, by role; a director's are IPVS's own, see
+    :func:`of_director`.
+    """
     wanted: dict[Role, tuple[Sysctl, ...]] = {}
     roles = cluster.roles(minion_id)
     if Role.REAL_SERVER in roles and cluster.vips_of(minion_id):
