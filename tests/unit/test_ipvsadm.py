@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -20,8 +19,9 @@ from saltext.lvs.model import (
     VirtualServer,
     VirtualServerKey,
 )
+from saltext.lvs.table import Table
 
-from tests.unit.tables import in_order, key, real_server, tables, virtual_server
+from tests.unit.tables import key, real_server, tables, virtual_server
 
 WEB = "tcp 10.10.10.10:80"
 WEB6 = "tcp [fd00::10]:80"
@@ -524,37 +524,9 @@ def test_virtual_servers_are_written_in_ipvsadms_order() -> None:
     assert ipvsadm.write(reversed(ipvsadm.read(text))) == text
 
 
-CHECKSUMS = {
-    TunnelType.IPIP: [TunnelChecksum.NONE],
-    TunnelType.GUE: list(TunnelChecksum),
-    TunnelType.GRE: [TunnelChecksum.NONE, TunnelChecksum.FULL],
-}
-
-
-@st.composite
-def written_tables(draw: st.DrawFn) -> Mapping[VirtualServerKey, VirtualServer]:
-    """Any tables, with tunnels of all kinds."""
-    return {key: draw(_with_tunnels(server)) for key, server in draw(tables).items()}
-
-
-@st.composite
-def _with_tunnels(draw: st.DrawFn, server: VirtualServer) -> VirtualServer:
-    reals = []
-    for real in server.real_servers:
-        if real.forward is Forward.TUNNEL:
-            kind = draw(st.sampled_from(TunnelType))
-            port = draw(st.integers(1, 65535)) if kind is TunnelType.GUE else 0
-            checksum = draw(st.sampled_from(CHECKSUMS[kind]))
-            real = replace(real, tunnel_type=kind, tunnel_port=port, tunnel_checksum=checksum)
-        reals.append(real)
-    flags = draw(st.sampled_from([0, 8, 16, 32, 56]))
-    return replace(server, scheduler_flags=flags, real_servers=in_order(reals))
-
-
-@given(written_tables())
-def test_what_is_written_is_read_back(table: Mapping[VirtualServerKey, VirtualServer]) -> None:
-    read = ipvsadm.read(ipvsadm.write(table.values()))
-    assert {server.key: server for server in read} == table
+@given(tables)
+def test_what_is_written_is_read_back(table: Table) -> None:
+    assert Table.of(ipvsadm.read(ipvsadm.write(table.values()))) == table
 
 
 WORDS = st.one_of(

@@ -31,6 +31,7 @@ from saltext.lvs.model import (
     VirtualServerKey,
     endpoint,
 )
+from saltext.lvs.table import CHECKSUMS_OF, MAX_FWMARK, MODULE_NAME
 
 # Makes the error of what would be right.
 Fault = Callable[[str], InvalidConfig]
@@ -41,11 +42,7 @@ PortOf = Callable[[str, str], int]
 BARE_PERSISTENCE_SECONDS = 360
 # As ipvsadm(8) has it, and the kernel; in a pillar the limit is lower (model.MAX_WEIGHT).
 MAX_WEIGHT = 2**31 - 1
-MAX_FWMARK = 2**32 - 1
 MAX_PORT = 65535
-
-# IP_VS_SCHEDNAME_MAXLEN and IP_VS_PENAME_MAXLEN in linux/ip_vs.h are 16 with the final NUL.
-MODULE_NAME = re.compile(r"[a-z0-9_-]{1,15}")
 
 FORWARD_OPTIONS = {Forward.DIRECT: "-g", Forward.TUNNEL: "-i", Forward.MASQ: "-m"}
 FORWARD_NAMES = {
@@ -113,6 +110,17 @@ def settled(key: RealServerKey, forward: Forward, of: VirtualServerKey) -> RealS
     """
     keeps = forward is Forward.MASQ or of.protocol is None
     return key if keeps else RealServerKey(key.address, of.port)
+
+
+def find(server: VirtualServer, key: RealServerKey) -> RealServer | None:
+    """The real server that an address means in a virtual server: the one that has it, or else one
+    that could not have another port (see :func:`settled`).
+    """
+    there = {real.key: real for real in server.real_servers}
+    if key in there:
+        return there[key]
+    real = there.get(settled(key, Forward.DIRECT, server.key))
+    return real if real and real.forward is not Forward.MASQ else None
 
 
 def _word(value: object) -> str:
@@ -301,7 +309,7 @@ class _Line:
     def name(self, role: str, default: str) -> str:
         """The name of a kernel module, without its prefix."""
         value = self.value(role) if self.has(role) else default
-        if value != default and not MODULE_NAME.fullmatch(value):
+        if value != default and not re.fullmatch(MODULE_NAME, value):
             raise self.wrong(role)("a name of at most 15 small letters, digits, _ and -")
         return value
 
@@ -514,7 +522,7 @@ def _tunnel(line: _Line, forward: Forward) -> tuple[TunnelType, int, TunnelCheck
         raise line.fault(f"one {need} --tun-port, as its tunnel is of type {kind.value}")
     checksum = _CHECKSUMS.get(line.option("tunnel checksum"), TunnelChecksum.NONE)
     bare = kind is TunnelType.IPIP and line.has("tunnel checksum")
-    if bare or (kind is TunnelType.GRE and checksum is TunnelChecksum.REMOTE):
+    if bare or checksum not in CHECKSUMS_OF[kind]:
         option = line.option("tunnel checksum")
         raise line.fault(f"one without --{option}, as its tunnel is of type {kind.value}")
     return kind, line.number("tunnel port", 1, MAX_PORT, 0), checksum
