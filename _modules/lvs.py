@@ -2,6 +2,11 @@
 This minion's part in a Linux Virtual Server cluster, as its pillar describes it.
 
 The cluster is the pillar's ``lvs``, the passwords are ``lvs_secrets``; see ``docs/pillar.md``.
+
+The functions of the ``lvs`` module that Salt had until 3007 are here too, ``add_service`` to
+``zero``, with the arguments that they had. They change the kernel's table by themselves, and the
+next highstate makes it what the pillar says again. ``docs/migrating.md`` tells what is other than
+it was; whoever begins today uses the ``ipvs`` module.
 """
 
 import importlib
@@ -10,15 +15,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 
 import saltext.lvs
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 saltext.lvs.refresh(__file__)
 
-from saltext.lvs import errors, model, sysctls  # noqa: E402 -- the library as it is now on disk
+# The library as it is now on disk.
+from saltext.lvs import errors, ipvs, ipvsadm, model, settings, sysctls  # noqa: E402
+from saltext.lvs import table as tables  # noqa: E402
 
 __virtualname__ = "lvs"
+__func_alias__ = {"list_": "list"}
 
 # The oldest release that was tried; setup.cfg asks for the same.
 PYROUTE2 = (0, 9, 6)
@@ -176,3 +186,473 @@ def _has_pyroute2():
     except importlib.metadata.PackageNotFoundError:
         return False
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= PYROUTE2
+
+
+# --------------------------------------------------------------------------------------------------
+# What Salt's own lvs module had until 3007
+
+_FORWARDS = {
+    "dr": model.Forward.DIRECT,
+    "tunnel": model.Forward.TUNNEL,
+    "nat": model.Forward.MASQ,
+}
+
+
+@_salt_errors
+def add_service(protocol=None, service_address=None, scheduler="wlc"):
+    """
+    Add a virtual server without real servers to the kernel's IPVS table.
+
+    Returns True. Raises SaltInvocationError for an argument that cannot be right, and
+    CommandExecutionError where there is that virtual server already, where keepalived keeps it by
+    the pillar, or where the kernel refuses it.
+
+    protocol
+        ``tcp``, ``udp``, ``sctp`` or ``fwmark``.
+
+    service_address
+        Address and port, ``10.10.10.12:80`` or ``[fd00::12]:80``; the port may be the name of a
+        service. With ``fwmark`` the firewall mark, a number, or ``7 -6`` for IPv6.
+
+    scheduler
+        How real servers are chosen: ``rr``, ``wrr``, ``wlc``, ``sh`` ... (see ipvsadm(8)).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.add_service tcp 10.10.10.12:80 rr
+    """
+    key = ipvsadm.virtual_server_key(protocol, service_address)
+    if key.protocol and not key.port:
+        raise errors.InvalidConfig("service_address", service_address, "an address with a port")
+    wanted = replace(model.VirtualServer.empty(key), scheduler=_scheduler(scheduler))
+
+    def added(current):
+        if current not in (None, wanted):
+            raise errors.WrongState(f"there is {key} already")
+        return wanted
+
+    return _changed(key, added, f"there is {key} already")
+
+
+@_salt_errors
+def edit_service(protocol=None, service_address=None, scheduler=None):
+    """
+    Give a virtual server another scheduler; its persistence and all else stay as they are.
+
+    Returns True, also where it has that scheduler already. Raises as ``lvs.add_service`` does, and
+    CommandExecutionError where there is no such virtual server.
+
+    protocol, service_address
+        As for ``lvs.add_service``.
+
+    scheduler
+        The new one; by default nothing changes.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.edit_service tcp 10.10.10.12:80 wlc
+    """
+    key = ipvsadm.virtual_server_key(protocol, service_address)
+
+    def edited(current):
+        server = _there(current, key)
+        return replace(server, scheduler=_scheduler(scheduler)) if scheduler else server
+
+    return _changed(key, edited)
+
+
+@_salt_errors
+def check_service(protocol=None, service_address=None, **kwargs):
+    """
+    Tell whether a virtual server is in the kernel's IPVS table.
+
+    Returns True or False. Raises SaltInvocationError for an argument that cannot be right.
+
+    protocol, service_address
+        As for ``lvs.add_service``.
+
+    scheduler
+        Whether it has this scheduler too.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.check_service tcp 10.10.10.12:80 scheduler=wlc
+    """
+    scheduler = _named(kwargs, "scheduler")["scheduler"]
+    server = _read(ipvsadm.virtual_server_key(protocol, service_address))
+    return server is not None and scheduler in (None, "", server.scheduler)
+
+
+@_salt_errors
+def add_server(
+    protocol=None,
+    service_address=None,
+    server_address=None,
+    packet_forward_method="dr",
+    weight=1,
+    **kwargs,
+):
+    """
+    Add a real server to a virtual server.
+
+    Returns True. Raises as ``lvs.add_service`` does, and CommandExecutionError where there is no
+    such virtual server, or it has that real server already.
+
+    protocol, service_address
+        The virtual server, as for ``lvs.add_service``.
+
+    server_address
+        Address and port of the real server. Without a port it is the virtual server's, and with
+        ``dr`` and ``tunnel`` it always is, whatever is written here: they rewrite no ports.
+
+    packet_forward_method
+        ``dr`` (direct routing), ``tunnel`` or ``nat``.
+
+    weight
+        Its share of new connections, 0 to 2147483647; 0 takes no new ones.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.add_server tcp 10.10.10.12:80 10.10.10.41:80 dr 10
+    """
+    _named(kwargs)
+    key = ipvsadm.virtual_server_key(protocol, service_address)
+    asked = ipvsadm.real_server_key(server_address, key)
+    forward = _forward(packet_forward_method) or model.Forward.DIRECT
+    weight = 1 if _weight(weight) is None else _weight(weight)
+    wanted = model.RealServer(ipvsadm.settled(asked, forward, key), forward, weight)
+    exists = f"{key} has a real server {wanted.key} already"
+
+    def added(current):
+        server = _there(current, key)
+        held = {real.key: real for real in server.real_servers}
+        if wanted.key not in held:
+            return _with(server, wanted)
+        if held[wanted.key] != _edited(held[wanted.key], asked, key, forward, weight):
+            raise errors.WrongState(exists)
+        return server
+
+    return _changed(key, added, exists)
+
+
+@_salt_errors
+def edit_server(
+    protocol=None,
+    service_address=None,
+    server_address=None,
+    packet_forward_method=None,
+    weight=None,
+    **kwargs,
+):
+    """
+    Change the weight or the way of forwarding of a real server; what is not named stays.
+
+    Returns True, also where nothing had to change. Raises as ``lvs.add_service`` does, and
+    CommandExecutionError where there is no such virtual server or real server.
+
+    protocol, service_address, server_address, packet_forward_method, weight
+        As for ``lvs.add_server``, but by default neither the way of forwarding nor the weight
+        changes.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.edit_server tcp 10.10.10.12:80 10.10.10.41:80 weight=0
+    """
+    _named(kwargs)
+    key = ipvsadm.virtual_server_key(protocol, service_address)
+    asked = ipvsadm.real_server_key(server_address, key)
+    forward, weight = _forward(packet_forward_method), _weight(weight)
+
+    def edited(current):
+        server = _there(current, key)
+        real = ipvsadm.find(server, asked)
+        if real is None:
+            raise errors.WrongState(f"{key} has no real server {asked}")
+        return _with(server, _edited(real, asked, key, forward, weight), instead_of=real)
+
+    return _changed(key, edited)
+
+
+@_salt_errors
+def check_server(protocol=None, service_address=None, server_address=None, **kwargs):
+    """
+    Tell whether a virtual server has a real server.
+
+    Returns True or False. Raises SaltInvocationError for an argument that cannot be right.
+
+    protocol, service_address, server_address
+        As for ``lvs.add_server``.
+
+    packet_forward_method, weight
+        Whether it has these too.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.check_server tcp 10.10.10.12:80 10.10.10.41:80 weight=0
+    """
+    named = _named(kwargs, "packet_forward_method", "weight")
+    key = ipvsadm.virtual_server_key(protocol, service_address)
+    asked = ipvsadm.real_server_key(server_address, key)
+    forward, weight = _forward(named["packet_forward_method"]), _weight(named["weight"])
+    server = _read(key)
+    real = ipvsadm.find(server, asked) if server else None
+    if real is None:
+        return False
+    return real == _edited(real, asked, key, forward, weight)
+
+
+@_salt_errors
+def get_rules():
+    """
+    Return the IPVS table as text that ``ipvsadm -R`` and ``ipvs.restore`` read.
+
+    It is in the form of ``ipvsadm -S -n``, and has thresholds too. Without IPVS in the kernel it is
+    empty.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.get_rules
+    """
+    servers = ipvs.read().table.values() if ipvs.loaded() else ()
+    return ipvsadm.write(servers).rstrip("\n")
+
+
+@_salt_errors
+def list_(protocol=None, service_address=None):
+    """
+    Return the IPVS table, with connections, as ``ipvsadm -L -n`` shows it.
+
+    The text is for eyes; ``ipvs.list`` returns values. Raises CommandExecutionError where the
+    kernel has no IPVS, or no such virtual server.
+
+    protocol, service_address
+        One virtual server, as for ``lvs.add_service``; by default all.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.list
+    """
+    if service_address:
+        key = ipvsadm.virtual_server_key(protocol, service_address)
+        snapshot = ipvs.read([key])
+        head = ""
+        _there(snapshot.table.get(key), key)
+    else:
+        snapshot = ipvs.read()
+        info = settings.read_info()
+        head = f"IP Virtual Server version {info.version} (size={info.connection_table_size})\n"
+    connections = {
+        server: (counted.active, counted.inactive)
+        for server, counted in snapshot.connections.items()
+    }
+    return (head + ipvsadm.listing(snapshot.table.values(), connections)).strip()
+
+
+@_salt_errors
+def zero(protocol=None, service_address=None):
+    """
+    Set the counters of connections, packets and bytes to zero.
+
+    Returns True. Raises CommandExecutionError where the kernel has no IPVS, or no such virtual
+    server.
+
+    protocol, service_address
+        One virtual server and its real servers, as for ``lvs.add_service``; by default all.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.zero tcp 10.10.10.12:80
+    """
+    key = ipvsadm.virtual_server_key(protocol, service_address) if service_address else None
+    settings.zero(key)
+    return True
+
+
+@_salt_errors
+def delete_server(protocol=None, service_address=None, server_address=None):
+    """
+    Take a real server out of a virtual server; its connections end.
+
+    Returns True. Raises as ``lvs.add_service`` does, and CommandExecutionError where there is no
+    such virtual server or real server.
+
+    protocol, service_address, server_address
+        As for ``lvs.add_server``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.delete_server tcp 10.10.10.12:80 10.10.10.41:80
+    """
+    key = ipvsadm.virtual_server_key(protocol, service_address)
+    asked = ipvsadm.real_server_key(server_address, key)
+
+    def deleted(current):
+        server = _there(current, key)
+        real = ipvsadm.find(server, asked)
+        return _with(server, instead_of=real) if real else server
+
+    return _changed(key, deleted, f"{key} has no real server {asked}")
+
+
+@_salt_errors
+def delete_service(protocol=None, service_address=None):
+    """
+    Delete a virtual server with its real servers; their connections end.
+
+    Returns True. Raises as ``lvs.add_service`` does, and CommandExecutionError where there is no
+    such virtual server.
+
+    protocol, service_address
+        As for ``lvs.add_service``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.delete_service tcp 10.10.10.12:80
+    """
+    key = ipvsadm.virtual_server_key(protocol, service_address)
+    return _changed(key, lambda _: None, f"there is no {key}")
+
+
+@_salt_errors
+def clear():
+    """
+    Delete all virtual servers; all connections end.
+
+    Returns True. Raises CommandExecutionError, and deletes nothing, where keepalived keeps one of
+    them by the pillar.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.clear
+    """
+    if not ipvs.loaded():
+        return True
+    kept = _kept()
+    found = [str(key) for key in ipvs.read().table if key in kept]
+    if found:
+        raise errors.KeptElsewhere(", ".join(found))
+    _expect_done(ipvs.apply({}, purge=True, leave=kept))
+    return True
+
+
+def _changed(key, change, unchanged=""):
+    """Edit one virtual server; True, or an error where nothing had to change.
+
+    *change* is asked again after it was carried out, and must then be content.
+    """
+    outcome = ipvs.edit(key, change, leave=_kept())
+    _expect_done(outcome)
+    if unchanged and not outcome.ops:
+        raise errors.WrongState(unchanged)
+    return True
+
+
+def _expect_done(outcome):
+    if outcome.left:
+        left = ", ".join(str(op) for op in outcome.left)
+        raise errors.LvsError(f"another program changes the IPVS table too; missing: {left}")
+
+
+def _kept():
+    """The virtual servers that keepalived keeps.
+
+    Whoever used Salt's own lvs module may have a pillar ``lvs`` of another shape: it is only read
+    as ours where it speaks of keepalived as ours does.
+    """
+    pillar = __pillar__.get("lvs")
+    servers = pillar.get("virtual_servers") if isinstance(pillar, Mapping) else None
+    values = servers.values() if isinstance(servers, Mapping) else ()
+    ours = [value.get("managed_by") for value in values if isinstance(value, Mapping)]
+    return _cluster().keepalived_keys() if "keepalived" in ours else frozenset()
+
+
+def _read(key):
+    return ipvs.read([key]).table.get(key) if ipvs.loaded() else None
+
+
+def _there(server, key):
+    if server is None:
+        raise errors.WrongState(f"there is no {key}")
+    return server
+
+
+def _with(server, *added, instead_of=None):
+    """A virtual server with another real server, or with one instead of another."""
+    gone = {real.key for real in (instead_of, *added) if real}
+    left = [real for real in server.real_servers if real.key not in gone]
+    ordered = sorted([*left, *added], key=lambda real: real.key.sort_key())
+    return replace(server, real_servers=tuple(ordered))
+
+
+def _edited(real, asked, key, forward, weight):
+    """A real server with another way of forwarding, and with it perhaps a port, or weight."""
+    if weight is not None:
+        real = replace(real, weight=weight)
+    # The kernel decides which addresses are its own, and does not forward to them.
+    if forward in (None, real.forward) or real.forward is model.Forward.LOCAL:
+        return real
+    return replace(real, key=ipvsadm.settled(asked, forward, key), forward=forward)
+
+
+def _named(kwargs, *names):
+    """The arguments that were given by name; those of a job (``__pub_user`` ...) are nobody's."""
+    given = {name: value for name, value in kwargs.items() if not name.startswith("__")}
+    for name in given:
+        if name not in names:
+            raise errors.InvalidConfig(name, given[name], f"left out{_or_one_of(names)}")
+    return {name: given.get(name) for name in names}
+
+
+def _or_one_of(names):
+    return f", or one of {', '.join(names)}" if names else ""
+
+
+def _scheduler(value):
+    if not value:
+        return model.Scheduler.WLC.value
+    if isinstance(value, str) and re.fullmatch(tables.MODULE_NAME, value):
+        return value
+    raise errors.InvalidConfig("scheduler", value, "the name of a scheduler such as wlc")
+
+
+def _forward(value):
+    """How packets are forwarded, or None where nothing was said."""
+    if not value:
+        return None
+    if isinstance(value, str) and value in _FORWARDS:
+        return _FORWARDS[value]
+    raise errors.InvalidConfig("packet_forward_method", value, "dr, tunnel or nat")
+
+
+def _weight(value):
+    """A weight, as a number or in digits, or None where nothing was said."""
+    if value in (None, ""):
+        return None
+    text = str(value) if type(value) in (int, str) else ""
+    if re.fullmatch("[0-9]{1,10}", text) and int(text) <= ipvsadm.MAX_WEIGHT:
+        return int(text)
+    raise errors.InvalidConfig("weight", value, f"a whole number from 0 to {ipvsadm.MAX_WEIGHT}")
