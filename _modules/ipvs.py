@@ -85,7 +85,7 @@ def get(virtual_server, netns=None):
 
         salt lb1 ipvs.get 'tcp 10.10.10.10:80'
     """
-    key = _key(virtual_server)
+    key = _key(virtual_server, _cluster())
     return _listed(namespaces.within(netns, lambda: ipvs.read([key]))).get(str(key), {})
 
 
@@ -206,7 +206,8 @@ def add_virtual_server(
 
         salt lb1 ipvs.add_virtual_server 'udp 10.10.10.10:53' scheduler=rr one_packet=True
     """
-    key = _key(virtual_server)
+    cluster = _cluster()
+    key = _key(virtual_server, cluster)
     given = _given(
         scheduler=scheduler,
         persistence=persistence,
@@ -221,7 +222,7 @@ def add_virtual_server(
             raise errors.WrongState(f"{key} is there already; ipvs.set_virtual_server changes it")
         return tables.with_settings(model.VirtualServer.empty(key), given)
 
-    return _edited(key, added, netns)
+    return _edited(key, added, netns, cluster)
 
 
 @_salt_errors
@@ -249,7 +250,8 @@ def set_virtual_server(
 
         salt lb1 ipvs.set_virtual_server web persistence=300
     """
-    key = _key(virtual_server)
+    cluster = _cluster()
+    key = _key(virtual_server, cluster)
     given = _given(
         scheduler=scheduler,
         persistence=persistence,
@@ -258,7 +260,9 @@ def set_virtual_server(
         scheduler_flags=scheduler_flags,
         persistence_engine=persistence_engine,
     )
-    return _edited(key, lambda current: tables.with_settings(_there(current, key), given), netns)
+    return _edited(
+        key, lambda current: tables.with_settings(_there(current, key), given), netns, cluster
+    )
 
 
 @_salt_errors
@@ -275,7 +279,8 @@ def delete_virtual_server(virtual_server, netns=None):
 
         salt lb1 ipvs.delete_virtual_server 'udp 10.10.10.10:53'
     """
-    return _edited(_key(virtual_server), lambda current: None, netns)
+    cluster = _cluster()
+    return _edited(_key(virtual_server, cluster), lambda current: None, netns, cluster)
 
 
 @_salt_errors
@@ -332,7 +337,8 @@ def add_real_server(
 
         salt lb1 ipvs.add_real_server web 10.10.10.43 weight=10
     """
-    key = _key(virtual_server)
+    cluster = _cluster()
+    key = _key(virtual_server, cluster)
     given = _given(
         forward=forward,
         weight=weight,
@@ -343,15 +349,17 @@ def add_real_server(
         tunnel_checksum=tunnel_checksum,
     )
 
+    spelt = _spelt(real_server, cluster)
+
     def added(current):
-        real = _real_key(real_server, key, forward)
+        real = _real_key(spelt, key, forward)
         if any(held.key == real for held in _there(current, key).real_servers):
             raise errors.WrongState(
                 f"{real} of {key} is there already; ipvs.set_real_server changes it"
             )
         return tables.with_real_server(current, real, given)
 
-    return _edited(key, added, netns)
+    return _edited(key, added, netns, cluster)
 
 
 @_salt_errors
@@ -380,7 +388,8 @@ def set_real_server(
 
         salt lb1 ipvs.set_real_server web rs1 upper_threshold=1000 lower_threshold=900
     """
-    key = _key(virtual_server)
+    cluster = _cluster()
+    key = _key(virtual_server, cluster)
     given = _given(
         forward=forward,
         weight=weight,
@@ -391,11 +400,13 @@ def set_real_server(
         tunnel_checksum=tunnel_checksum,
     )
 
+    spelt = _spelt(real_server, cluster)
+
     def changed(current):
-        held = _held(_there(current, key), real_server)
+        held = _held(_there(current, key), spelt)
         return tables.with_real_server(current, held.key, given)
 
-    return _edited(key, changed, netns)
+    return _edited(key, changed, netns, cluster)
 
 
 @_salt_errors
@@ -412,17 +423,17 @@ def delete_real_server(virtual_server, real_server, netns=None):
 
         salt lb1 ipvs.delete_real_server web 10.10.10.43
     """
-    key = _key(virtual_server)
+    cluster = _cluster()
+    key = _key(virtual_server, cluster)
+
+    spelt = _spelt(real_server, cluster)
 
     def taken_out(current):
-        if current is None:
-            return None
-        gone = [real.key for real in current.real_servers if _is(real, real_server, key)]
-        for real in gone:
-            current = tables.without_real_server(current, real)
-        return current
+        if current is None or not tables.find_real_servers(current, spelt):
+            return current
+        return tables.without_real_server(current, _held(current, spelt).key)
 
-    return _edited(key, taken_out, netns)
+    return _edited(key, taken_out, netns, cluster)
 
 
 @_salt_errors
@@ -509,7 +520,7 @@ def restore(table=None, path=None, purge=False, test=False, netns=None):
     wanted = {
         "desired": _table_of(_read_in(table, path)),
         "purge": bool(purge),
-        "leave": _kept_elsewhere(),
+        "leave": _kept_elsewhere(_cluster()),
     }
     if test:
         ops = plan.plan(namespaces.within(netns, ipvs.read).table, **wanted)
@@ -548,8 +559,8 @@ def _done(outcome):
     }
 
 
-def _edited(key, change, netns):
-    leave = _kept_elsewhere()
+def _edited(key, change, netns, cluster):
+    leave = _kept_elsewhere(cluster)
     return _done(namespaces.within(netns, lambda: ipvs.edit(key, change, leave)))
 
 
@@ -558,45 +569,38 @@ def _cluster():
     return model.from_pillar(__pillar__) if __pillar__.get("lvs") else None
 
 
-def _kept_elsewhere():
-    cluster = _cluster()
+def _kept_elsewhere(cluster):
     return cluster.keepalived_keys() if cluster else frozenset()
 
 
-def _key(virtual_server):
+def _key(virtual_server, cluster):
     """A virtual server by its name in the pillar, or spelt out."""
-    cluster = _cluster()
     if cluster and virtual_server in cluster.virtual_servers:
         return cluster.virtual_servers[virtual_server].key
     return tables.virtual_server_key(virtual_server)
 
 
-def _real_key(real_server, of, forward):
-    """A real server by its name in the pillar, or spelt out."""
-    cluster = _cluster()
+def _spelt(real_server, cluster):
+    """A real server that may be named as in the pillar, spelt out."""
     if cluster and real_server in cluster.real_servers:
-        real_server = str(cluster.real_servers[real_server].address)
+        return str(cluster.real_servers[real_server].address)
+    return real_server
+
+
+def _real_key(spelt, of, forward):
     how = next((method for method in model.Forward if method.value == forward), None)
-    return tables.real_server_key(real_server, of, how or model.Forward.MASQ)
+    return tables.real_server_key(spelt, of, how or model.Forward.MASQ)
 
 
-def _is(real, real_server, of):
-    """Whether *real* is what was named: in full, or by a name or address that knows no port."""
-    cluster = _cluster()
-    if cluster and real_server in cluster.real_servers:
-        return real.key.address == cluster.real_servers[real_server].address
-    return real.key == tables.real_server_key(real_server, of, real.forward)
-
-
-def _held(server, real_server):
+def _held(server, spelt):
     """The real server that was named; an error where there is none, or more than one."""
-    found = [real for real in server.real_servers if _is(real, real_server, server.key)]
+    found = tables.find_real_servers(server, spelt)
     if len(found) == 1:
         return found[0]
     if found:
         several = ", ".join(str(real.key) for real in found)
-        raise errors.WrongState(f"{real_server} is several of {server.key}: {several}; name one")
-    raise errors.WrongState(f"{real_server} is no real server of {server.key}")
+        raise errors.WrongState(f"{spelt} is several of {server.key}: {several}; name one")
+    raise errors.WrongState(f"{spelt} is no real server of {server.key}")
 
 
 def _there(current, key):
@@ -644,11 +648,12 @@ def _wanted(cluster, purge, table, absent):
     if table is not None or absent:
         if cluster is not None:
             raise errors.InvalidConfig("cluster", "given", "left out where a table is given")
+        pillar = _cluster()
         return {
             "desired": tables.Table.from_data(table),
             "purge": bool(purge),
-            "leave": _kept_elsewhere(),
-            "absent": [_key(name) for name in absent],
+            "leave": _kept_elsewhere(pillar),
+            "absent": [_key(name, pillar) for name in absent],
         }
     wanted = model.from_pillar(__pillar__ if cluster is None else {"lvs": cluster})
     wanted.expect_role(__opts__["id"], model.Role.DIRECTOR)
@@ -694,7 +699,7 @@ def stats(interval=None, virtual_server=None, netns=None):
         salt lb1 ipvs.stats interval=4 virtual_server=web
     """
     seconds = statistics.as_interval(interval)
-    only = None if virtual_server is None else _key(virtual_server)
+    only = None if virtual_server is None else _key(virtual_server, _cluster())
     return namespaces.within(netns, lambda: statistics.measure(seconds, only)).as_data()
 
 
@@ -776,7 +781,7 @@ def zero(virtual_server=None, netns=None):
 
         salt lb1 ipvs.zero web
     """
-    key = None if virtual_server is None else _key(virtual_server)
+    key = None if virtual_server is None else _key(virtual_server, _cluster())
     namespaces.within(netns, lambda: settings.zero(key))
     return True
 
@@ -805,7 +810,7 @@ def flush(confirm=False, netns=None):
     if confirm is not True:
         expected = "True: this deletes every virtual server, whatever the pillar says"
         raise errors.InvalidConfig("confirm", confirm, expected)
-    leave = _kept_elsewhere()
+    leave = _kept_elsewhere(_cluster())
     return _done(namespaces.within(netns, lambda: settings.flush(leave)))
 
 

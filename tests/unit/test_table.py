@@ -287,3 +287,20 @@ def test_a_real_server_comes_and_goes() -> None:
     both = tables.with_real_server(web, other.key, {"weight": 7})
     assert both == replace(web, real_servers=(other, RS1))
     assert tables.without_real_server(both, other.key) == web
+
+
+FOUND = {
+    "by its address alone": ("10.10.10.42", ["10.10.10.42:80"]),
+    "in full": ("10.10.10.43:8081", ["10.10.10.43:8081"]),
+    "by a port that direct routing does not change": ("10.10.10.41:99", ["10.10.10.41:80"]),
+    "two with one address": ("10.10.10.43", ["10.10.10.43:8080", "10.10.10.43:8081"]),
+    "not with another port": ("10.10.10.43:80", []),
+    "not with another address": ("10.10.10.49", []),
+}
+
+
+@pytest.mark.parametrize(("text", "found"), FOUND.values(), ids=FOUND.keys())
+def test_real_servers_are_found(text: str, found: list[str]) -> None:
+    masq = [real_server(f"10.10.10.43:{port}", 1, Forward.MASQ) for port in (8080, 8081)]
+    web = virtual_server(WEB, RS1, GUE, *masq)
+    assert [str(real.key) for real in tables.find_real_servers(web, text)] == found

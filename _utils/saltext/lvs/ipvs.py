@@ -576,8 +576,8 @@ def edit(
 
     change
         Gets it as it is, or None where it is not there, and returns it as it shall be, or None
-        where it shall not be there. Called again when another writer was in between; what it raises
-        comes out.
+        where it shall not be there. Called again when another writer was in between, three times at
+        most; what it raises comes out.
 
     leave
         Virtual servers that somebody else keeps.
@@ -588,14 +588,24 @@ def edit(
         raise KeptElsewhere(str(key))
     service = wire.pack_key(key)
 
-    def missing(now: PackedTable, _: Collection[bytes] | None = None) -> tuple[Op, ...]:
-        wanted = change(Table(now).get(key))
-        return planning.plan_packed(now, {} if wanted is None else Table.of([wanted]).packed, True)
-
     with locking.exclusive(LOCK), Client() as kernel:
-        before = kernel.packed([service])
-        kernel.settled(before, before)
-        return _carried_out(kernel, before, missing(before), missing, True)
+        before = now = kernel.packed([service])
+        kernel.settled(now, now)
+        for _ in range(ATTEMPTS):
+            changed = change(Table(now).get(key))
+            wanted = Table.of([] if changed is None else [changed]).packed
+            ops = planning.plan_packed(now, wanted, purge=True)
+            if not ops:
+                break
+            failed = kernel.send(ops)
+            _refuse(ops, failed)
+            now = kernel.packed([service])
+            ops = planning.plan_packed(now, wanted, purge=True)
+            # Where the kernel took everything, a difference came after it, and is for the caller
+            # to judge; a conflict came before.
+            if not failed:
+                break
+        return Outcome(planning.plan_packed(before, now, purge=True), Table(now), ops)
 
 
 def _carried_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import os
 import threading
@@ -36,10 +37,13 @@ def within(netns: str | None, work: Callable[[], T]) -> T:
     answers: list[T] = []
     errors: list[BaseException] = []
 
+    # Salt hands a module its pillar, options and grains in context variables.
+    context = contextvars.copy_context()
+
     def moved() -> None:
         try:
             _enter(descriptor, netns)
-            answers.append(work())
+            answers.append(context.run(work))
         except BaseException as error:  # noqa: BLE001 -- raised again by the caller's thread
             errors.append(error)
 

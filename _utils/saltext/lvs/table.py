@@ -198,9 +198,34 @@ def real_server_key(
     Raises :class:`~saltext.lvs.errors.InvalidConfig`.
     """
     key = wire.unpack_real_key(_real_key_of(text, of.port, path))
-    if forward in (Forward.DIRECT, Forward.TUNNEL) and of.protocol is not None:
+    if forward in _PORT_STAYS and of.protocol is not None:
         return RealServerKey(key.address, of.port)
     return key
+
+
+def find_real_servers(
+    server: VirtualServer, text: Any, path: str = "real_server"
+) -> tuple[RealServer, ...]:
+    """The real servers that ``10.10.10.41:80`` spells, or ``10.10.10.41`` with whatever port.
+
+    Where the port of a packet stays as it is, a real server is found by any port, as it is added.
+
+    Raises :class:`~saltext.lvs.errors.InvalidConfig`.
+    """
+    try:
+        family, address, port = _endpoint(text)
+    except (ValueError, TypeError):
+        raise InvalidConfig(path, text, EXAMPLE_REAL_KEY) from None
+    wanted = wire.unpack_address(address.ljust(16, b"\0"), family)
+    return tuple(
+        real
+        for real in server.real_servers
+        if real.key.address == wanted
+        and (port is None or port == real.key.port or real.forward in _PORT_STAYS)
+    )
+
+
+_PORT_STAYS = (Forward.DIRECT, Forward.TUNNEL)
 
 
 def _key_of(text: Any, path: str) -> tuple[bytes, int]:
