@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.lab import cache
 
 if TYPE_CHECKING:
     from tests.bench.suite import Point
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
 
 def draw(points: Sequence[Point], picture: Path) -> None:
     """Draw the curve into a PNG file."""
+    # Where it keeps what it knows of fonts, which it would otherwise leave in the user's folder.
+    os.environ.setdefault("MPLCONFIGDIR", str(cache.folder() / "matplotlib"))
     # It takes half a second to import, and nothing but this needs it.
     import matplotlib as mpl
 

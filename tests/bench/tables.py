@@ -93,6 +93,11 @@ class Table:
         return sorted(self.rows())
 
 
+def stages(size: Size) -> tuple[Table, Table, Table]:
+    """A table as it is made, then with 1 % other weights, then with 1 % other real servers too."""
+    return Table(size), Table(size, True), Table(size, True, True)
+
+
 def weight_rules(size: Size) -> str:
     """The change of weights as ``ipvsadm -R`` reads it."""
     return "".join(
@@ -107,7 +112,7 @@ def reweighted(size: Size) -> Held:
 
 def replacement_rules(size: Size) -> str:
     """The replacement of real servers, after the change of weights, as ``ipvsadm -R`` reads it."""
-    before, after = Table(size, reweighted=True), Table(size, reweighted=True, replaced=True)
+    _, before, after = stages(size)
     return "".join(
         f"-a -t {vip} -r {new} -g -w {weight}\n-d -t {vip} -r {old}\n"
         for (vip, old, weight), (_, new, _) in zip(before.rows(), after.rows(), strict=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import results, suite, tables
+from tests.bench import plot, results, suite, tables
 from tests.bench.results import Goal, Numbers, Result, at_most, faster, within_floor
 from tests.bench.suite import Point, Samples
 from tests.bench.tables import Size, Table
@@ -174,3 +174,9 @@ def test_the_kernels_word_is_read_whole_and_in_order(tmp_path: Path) -> None:
         ("10.10.0.10:80", "10.192.0.0:8080", 1),
         ("10.10.0.11:80", "10.128.0.100:80", 200),
     ]
+
+
+def test_the_curve_is_drawn_as_a_png(tmp_path: Path) -> None:
+    picture = tmp_path / "images" / "curve.png"
+    plot.draw([Point(1000, 15, 5), Point(100_000, 16, 6)], picture)
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
