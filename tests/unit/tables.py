@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 from saltext.lvs.model import (
+    CHECKSUMS_OF,
     MAX_PERSISTENCE_SECONDS,
     MAX_THRESHOLD,
     MAX_WEIGHT,
@@ -21,7 +22,7 @@ from saltext.lvs.model import (
     VirtualServerKey,
 )
 from saltext.lvs.plan import Action, Op
-from saltext.lvs.table import CHECKSUMS_OF, Table
+from saltext.lvs.table import Table
 from saltext.lvs.wire import Packed
 
 FORWARDS = (Forward.MASQ, Forward.TUNNEL, Forward.DIRECT)

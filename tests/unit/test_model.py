@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ipaddress
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,9 @@ def small() -> Pillar:
 WEB = model.VirtualServerKey.of(model.Protocol.TCP, ipaddress.ip_address("10.10.10.10"), 80)
 
 
-def real_server(address: str, weight: int) -> model.RealServer:
+def real_server(address: str, weight: int, port: int = 80) -> model.RealServer:
     return model.RealServer(
-        model.RealServerKey(ipaddress.ip_address(address), 80), model.Forward.DIRECT, weight
+        model.RealServerKey(ipaddress.ip_address(address), port), model.Forward.DIRECT, weight
     )
 
 
@@ -139,6 +140,38 @@ def test_with_masquerading_real_servers_hold_no_vip_and_may_use_another_port(
     cluster = model.from_pillar(pillar)
     assert cluster.vips_of("rs1") == ()
     assert [server.key.port for server in cluster.table()[WEB].real_servers] == [8080, 80]
+
+
+def test_a_firewall_mark_stands_for_several_ports_of_a_vip(pillar: Pillar) -> None:
+    pillar["lvs"]["virtual_servers"]["marked"] = {
+        "address": "10.10.10.10",
+        "fwmark": 7,
+        "persistence": 300,
+        "netmask": 24,
+        "real_servers": {"rs1": {"upper_threshold": 9, "lower_threshold": 8}},
+    }
+    cluster = model.from_pillar(pillar)
+    mark = model.VirtualServerKey(None, None, 0, 7, 4)
+    assert cluster.table()[mark] == model.VirtualServer(
+        mark,
+        persistence=300,
+        netmask=24,
+        real_servers=(
+            replace(real_server("10.10.10.41", 1, port=0), upper_threshold=9, lower_threshold=8),
+        ),
+    )
+
+
+def test_a_virtual_servers_tunnel_is_that_of_each_of_its_real_servers(pillar: Pillar) -> None:
+    web = pillar["lvs"]["virtual_servers"]["web"]
+    web.update(forward="tunnel", tunnel_type="gue", tunnel_port=6080, tunnel_checksum="csum")
+    for server in model.from_pillar(pillar).table()[WEB].real_servers:
+        assert (server.forward, server.tunnel_type, server.tunnel_port, server.tunnel_checksum) == (
+            model.Forward.TUNNEL,
+            model.TunnelType.GUE,
+            6080,
+            model.TunnelChecksum.FULL,
+        )
 
 
 def test_what_keepalived_keeps_is_not_in_our_table(pillar: Pillar) -> None:
@@ -247,7 +280,7 @@ WRONG = {
     "a real server of the other address family": (
         at("lvs:real_servers:rs2:address", "fd00::42"),
         "lvs:virtual_servers:web:real_servers:rs2 is 'fd00::42'; it should be an IPv4 real "
-        "server, like the VIP 10.10.10.10: forward direct cannot change the address family",
+        "server, like the VIP: forward direct cannot change the address family",
     ),
     "a VIP that no VRRP instance holds": (
         at("lvs:virtual_servers:web:address", "10.10.10.11"),
@@ -354,8 +387,87 @@ WRONG = {
     "a misspelt key": (
         at("lvs:virtual_servers:web:schedular", "rr"),
         "lvs:virtual_servers:web:schedular is 'rr'; it should be left out, or one of: address, "
-        "check, forward, managed_by, min_in_service, on_failure, persistence, port, protocol, "
-        "real_servers, scheduler, slow_start",
+        "check, forward, fwmark, managed_by, min_in_service, netmask, on_failure, one_packet, "
+        "persistence, persistence_engine, port, protocol, real_servers, scheduler, "
+        "scheduler_flags, slow_start, tunnel_checksum, tunnel_port, tunnel_type",
+    ),
+    "a port beside a firewall mark": (
+        at("lvs:virtual_servers:web:fwmark", 7),
+        "lvs:virtual_servers:web:port is 80; it should be left out: the fwmark stands in its place",
+    ),
+    "a firewall mark for keepalived": (
+        at(
+            "lvs:virtual_servers:marked",
+            {"address": "10.10.10.10", "fwmark": 7, "managed_by": "keepalived"},
+        ),
+        "lvs:virtual_servers:marked:managed_by is 'keepalived'; it should be salt where there is a "
+        "fwmark: that is not written into keepalived.conf",
+    ),
+    "a firewall mark of 0": (
+        at("lvs:virtual_servers:marked", {"address": "10.10.10.10", "fwmark": 0}),
+        "lvs:virtual_servers:marked:fwmark is 0; it should be a whole number from 1 to 4294967295",
+    ),
+    "flags of a scheduler that has none": (
+        at("lvs:virtual_servers:web:scheduler_flags", ["port"]),
+        "lvs:virtual_servers:web:scheduler_flags is ['port']; it should be left out: scheduler wlc "
+        "has none, but sh and mh do",
+    ),
+    "a flag that no scheduler has": (
+        at("lvs:virtual_servers:web:scheduler_flags", "sh-port"),
+        "lvs:virtual_servers:web:scheduler_flags:0 is 'sh-port'; it should be one of fallback, "
+        "port, flag-3",
+    ),
+    "a netmask without persistence": (
+        both(
+            at("lvs:virtual_servers:web:persistence", 0),
+            at("lvs:virtual_servers:web:netmask", 24),
+        ),
+        "lvs:virtual_servers:web:netmask is 24; it should be left out, or given with a persistence",
+    ),
+    "a persistence engine that reads UDP, for TCP": (
+        at("lvs:virtual_servers:web:persistence_engine", "sip"),
+        "lvs:virtual_servers:web:persistence_engine is 'sip'; it should be given with udp and a "
+        "persistence, or left out",
+    ),
+    "one packet at a time, for TCP": (
+        at("lvs:virtual_servers:web:one_packet", True),
+        "lvs:virtual_servers:web:one_packet is True; it should be left out, or given with protocol "
+        "udp",
+    ),
+    "a tunnel's type without a tunnel": (
+        at("lvs:virtual_servers:web:tunnel_type", "gre"),
+        "lvs:virtual_servers:web:tunnel_type is 'gre'; it should be left out, or given with "
+        "forward: tunnel",
+    ),
+    "a gue tunnel to nowhere": (
+        both(
+            at("lvs:virtual_servers:web:forward", "tunnel"),
+            at("lvs:virtual_servers:web:tunnel_type", "gue"),
+        ),
+        "lvs:virtual_servers:web:tunnel_port is missing; it should be a whole number from 1 to "
+        "65535",
+    ),
+    "a checksum that gre has not": (
+        both(
+            at("lvs:virtual_servers:web:forward", "tunnel"),
+            at("lvs:virtual_servers:web:tunnel_type", "gre"),
+            at("lvs:virtual_servers:web:tunnel_checksum", "remcsum"),
+        ),
+        "lvs:virtual_servers:web:tunnel_checksum is 'remcsum'; it should be none, csum with "
+        "tunnel_type gre",
+    ),
+    "a lower threshold above the upper one": (
+        at("lvs:virtual_servers:web:real_servers:rs1:lower_threshold", 5),
+        "lvs:virtual_servers:web:real_servers:rs1:lower_threshold is 5; it should be a whole number "
+        "from 0 to 0",
+    ),
+    "a real server's port for a firewall mark": (
+        at(
+            "lvs:virtual_servers:marked",
+            {"address": "10.10.10.10", "fwmark": 7, "real_servers": {"rs1": {"port": 80}}},
+        ),
+        "lvs:virtual_servers:marked:real_servers:rs1:port is 80; it should be left out, the "
+        "virtual server's: only forward masq can change the port",
     ),
     "a path check where keepalived checks": (
         both(

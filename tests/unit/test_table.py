@@ -202,8 +202,8 @@ WRONG = {
         f"{RS} is 50; it should be a mapping of keys to values",
     ),
     "a weight too large": (
-        real(weight=65536),
-        f"{RS}:weight is 65536; it should be a whole number from 0 to 65535",
+        real(weight=2**31),
+        f"{RS}:weight is 2147483648; it should be a whole number from 0 to 2147483647",
     ),
     "a weight that is True, after one that is 1": (
         {
@@ -214,7 +214,7 @@ WRONG = {
                 }
             }
         },
-        f"{RS}:weight is True; it should be a whole number from 0 to 65535",
+        f"{RS}:weight is True; it should be a whole number from 0 to 2147483647",
     ),
     "a lower threshold above the upper one": (
         real(upper_threshold=5, lower_threshold=6),

@@ -17,6 +17,8 @@ from functools import partial
 
 from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.model import (
+    CHECKSUMS_OF,
+    MAX_FWMARK,
     MAX_PERSISTENCE_SECONDS,
     MAX_THRESHOLD,
     Address,
@@ -31,7 +33,7 @@ from saltext.lvs.model import (
     VirtualServerKey,
     endpoint,
 )
-from saltext.lvs.table import CHECKSUMS_OF, MAX_FWMARK, MODULE_NAME
+from saltext.lvs.table import MODULE_NAME
 
 # Makes the error of what would be right.
 Fault = Callable[[str], InvalidConfig]

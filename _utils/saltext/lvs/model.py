@@ -30,6 +30,11 @@ MAX_WEIGHT = 65535
 MAX_THRESHOLD = 2**31 - 1
 # ipvsadm(8), option -p: persistence is limited to 31 days; keepalived.conf(5) has the same limit.
 MAX_PERSISTENCE_SECONDS = 31 * 24 * 3600
+# A firewall mark is 32 bits; 0 is none.
+MAX_FWMARK = 2**32 - 1
+# IP_VS_SVC_F_SCHED1 to SCHED3 in linux/ip_vs.h. Each scheduler has its own meaning for them: sh and
+# mh call the first two so, and ipvsadm writes the third as flag-3.
+SCHEDULER_FLAGS = {"fallback": 0x8, "port": 0x10, "flag-3": 0x20}
 # RFC 3768 section 5.3.4: 255 belongs to the router that owns the address, which a director never
 # does.
 MAX_PRIORITY = 254
@@ -76,6 +81,14 @@ class TunnelChecksum(enum.Enum):
     NONE = "none"
     FULL = "csum"
     REMOTE = "remcsum"
+
+
+# What each kind of tunnel can do (net/netfilter/ipvs/ip_vs_xmit.c).
+CHECKSUMS_OF = {
+    TunnelType.IPIP: (TunnelChecksum.NONE,),
+    TunnelType.GUE: tuple(TunnelChecksum),
+    TunnelType.GRE: (TunnelChecksum.NONE, TunnelChecksum.FULL),
+}
 
 
 class Scheduler(enum.Enum):
@@ -386,16 +399,33 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class RealServerShare:
-    """A real server's part in one virtual server: its port there, and its weight as configured."""
+    """A real server's part in one virtual server: its port there, its weight as configured, and its
+    limits in connections.
+    """
 
     name: str
     port: int
     weight: int
+    upper_threshold: int = 0
+    lower_threshold: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """How packets to a virtual server's real servers are wrapped; see :class:`RealServer`."""
+
+    type: TunnelType = TunnelType.IPIP
+    port: int = 0
+    checksum: TunnelChecksum = TunnelChecksum.NONE
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualServerConfig:
-    """A virtual server as the pillar says it.
+    """A virtual server as the pillar says it; what is not told here is as in
+    :class:`VirtualServer`.
+
+    address
+        The VIP. A firewall mark has one too: real servers must hold what its packets are sent to.
 
     on_failure, min_in_service, slow_start
         Limits for health checking: what becomes of a failed real server, the share of capacity that
@@ -405,9 +435,15 @@ class VirtualServerConfig:
 
     name: str
     key: VirtualServerKey
+    address: Address
     scheduler: Scheduler
+    scheduler_flags: int
     forward: Forward
+    tunnel: Tunnel
     persistence: int
+    netmask: int
+    persistence_engine: str
+    one_packet: bool
     managed_by: ManagedBy
     check: Check
     on_failure: OnFailure
@@ -416,10 +452,20 @@ class VirtualServerConfig:
     real_servers: tuple[RealServerShare, ...]
 
     @property
-    def address(self) -> Address:
-        """The VIP."""
-        assert self.key.address is not None  # the pillar knows no other kind yet
-        return self.key.address
+    def scheduler_words(self) -> tuple[str, ...]:
+        """Its scheduler's flags as keepalived and ipvsadm spell them: ``sh-port``, ``flag-3``."""
+        return tuple(
+            word if word.startswith("flag") else f"{self.scheduler.value}-{word}"
+            for word, bit in SCHEDULER_FLAGS.items()
+            if self.scheduler_flags & bit
+        )
+
+    @property
+    def granularity(self) -> str:
+        """Its netmask as keepalived wants it: an IPv4 mask, but an IPv6 prefix length."""
+        if self.address.version == 6:
+            return str(self.netmask)
+        return str(ipaddress.IPv4Network((0, self.netmask)).netmask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,6 +558,11 @@ class Cluster:
                 key=RealServerKey(self.real_servers[share.name].address, share.port),
                 forward=config.forward,
                 weight=share.weight if self.real_servers[share.name].enabled else 0,
+                upper_threshold=share.upper_threshold,
+                lower_threshold=share.lower_threshold,
+                tunnel_type=config.tunnel.type,
+                tunnel_port=config.tunnel.port,
+                tunnel_checksum=config.tunnel.checksum,
             )
             for share in config.real_servers
         ]
@@ -519,7 +570,10 @@ class Cluster:
             key=config.key,
             scheduler=config.scheduler.value,
             persistence=config.persistence,
-            netmask=config.address.max_prefixlen,
+            netmask=config.netmask,
+            one_packet=config.one_packet,
+            scheduler_flags=config.scheduler_flags,
+            persistence_engine=config.persistence_engine,
             real_servers=tuple(sorted(real_servers, key=lambda server: server.key.sort_key())),
         )
 
@@ -795,26 +849,54 @@ class _Builder:
     def _virtual_server(self, name: str, value: Any, path: str) -> VirtualServerConfig:
         section = Section(value, path)
         address = section.address("address")
-        port = section.integer("port", 1, 65535)
-        protocol = section.choice("protocol", Protocol, Protocol.TCP)
-        forward = section.choice("forward", Forward, Forward.DIRECT, without=(Forward.LOCAL,))
         managed_by = section.choice("managed_by", ManagedBy, ManagedBy.SALT)
+        key = self._key(section, address, managed_by)
+        forward = section.choice("forward", Forward, Forward.DIRECT, without=(Forward.LOCAL,))
+        scheduler = section.choice("scheduler", Scheduler, Scheduler.WLC)
+        persistence = section.integer("persistence", 0, MAX_PERSISTENCE_SECONDS, 0)
         config = VirtualServerConfig(
             name=name,
-            key=VirtualServerKey.of(protocol, address, port),
-            scheduler=section.choice("scheduler", Scheduler, Scheduler.WLC),
+            key=key,
+            address=address,
+            scheduler=scheduler,
+            scheduler_flags=_scheduler_flags(section, scheduler),
             forward=forward,
-            persistence=section.integer("persistence", 0, MAX_PERSISTENCE_SECONDS, 0),
+            tunnel=_tunnel(section, forward),
+            persistence=persistence,
+            netmask=_netmask(section, address, persistence),
+            persistence_engine=_persistence_engine(section, key, persistence),
+            one_packet=_one_packet(section, key),
             managed_by=managed_by,
             check=self._check(section, forward, managed_by),
             on_failure=section.choice("on_failure", OnFailure, OnFailure.DRAIN),
             min_in_service=section.number("min_in_service", 0, 1, 0.5),
             slow_start=section.number("slow_start", 0, 3600, 0),
-            real_servers=self._shares(section, address, port, forward),
+            real_servers=self._shares(section, key, forward),
         )
         self.unused.extend(section.at(key) for key in _not_yet(managed_by) if section.has(key))
         section.finish()
         return config
+
+    @staticmethod
+    def _key(section: Section, address: Address, managed_by: ManagedBy) -> VirtualServerKey:
+        """By protocol, VIP and port, or by a firewall mark in the place of all three."""
+        if not section.has("fwmark"):
+            port = section.integer("port", 1, 65535)
+            protocol = section.choice("protocol", Protocol, Protocol.TCP)
+            return VirtualServerKey.of(protocol, address, port)
+        mark = section.integer("fwmark", 1, MAX_FWMARK)
+        for key in ("port", "protocol"):
+            if section.has(key):
+                raise InvalidConfig(
+                    section.at(key), section.raw(key), "left out: the fwmark stands in its place"
+                )
+        if managed_by is ManagedBy.KEEPALIVED:
+            raise InvalidConfig(
+                section.at("managed_by"),
+                managed_by.value,
+                "salt where there is a fwmark: that is not written into keepalived.conf",
+            )
+        return VirtualServerKey(None, None, 0, mark, address.version)
 
     def _check(self, parent: Section, forward: Forward, managed_by: ManagedBy) -> Check:
         section = parent.section("check")
@@ -845,40 +927,44 @@ class _Builder:
         return check
 
     def _shares(
-        self, parent: Section, vip: Address, port: int, forward: Forward
+        self, parent: Section, of: VirtualServerKey, forward: Forward
     ) -> tuple[RealServerShare, ...]:
         return tuple(
-            self._share(name, value, path, vip, port, forward)
+            self._share(name, value, path, of, forward)
             for name, value, path in parent.named("real_servers")
         )
 
     def _share(
-        self, name: str, value: Any, path: str, vip: Address, port: int, forward: Forward
+        self, name: str, value: Any, path: str, of: VirtualServerKey, forward: Forward
     ) -> RealServerShare:
         section = Section(value, path)
+        upper = section.integer("upper_threshold", 0, MAX_THRESHOLD, 0)
         share = RealServerShare(
             name=name,
-            port=section.integer("port", 1, 65535, port),
+            port=section.integer("port", 1, 65535, of.port),
             weight=section.integer("weight", 0, MAX_WEIGHT, 1),
+            upper_threshold=upper,
+            lower_threshold=section.integer("lower_threshold", 0, upper, 0),
         )
         section.finish()
-        if forward is not Forward.MASQ and share.port != port:
+        if forward is not Forward.MASQ and share.port != of.port:
             raise InvalidConfig(
                 section.at("port"),
                 share.port,
-                f"{port}, the virtual server's: only forward masq can change the port",
+                f"{of.port or 'left out'}, the virtual server's: only forward masq can change the "
+                "port",
             )
         real_server = self.real_servers.get(name)
         if real_server is None:
             # A real server that is itself wrong has been told of already.
             if not any(p.path.startswith(f"lvs:real_servers:{name}") for p in self.problems):
                 raise InvalidConfig(path, name, _one_of("a real server", self.real_servers))
-        elif forward is not Forward.TUNNEL and real_server.address.version != vip.version:
+        elif forward is not Forward.TUNNEL and real_server.address.version != of.family:
             raise InvalidConfig(
                 path,
                 str(real_server.address),
-                f"an IPv{vip.version} real server, like the VIP {vip}: forward {forward.value} "
-                "cannot change the address family",
+                f"an IPv{of.family} real server, like the VIP: forward {forward.value} cannot "
+                "change the address family",
             )
         return share
 
@@ -933,6 +1019,73 @@ def _vip(value: Any, path: str) -> Interface:
     if prefix not in ("", str(address.max_prefixlen)):
         raise InvalidConfig(path, value, f"{address}/{address.max_prefixlen}: a VIP is one address")
     return ipaddress.ip_interface(address)
+
+
+def _scheduler_flags(section: Section, scheduler: Scheduler) -> int:
+    flags = 0
+    for word, path in section.items_of("scheduler_flags"):
+        if word not in SCHEDULER_FLAGS:
+            raise InvalidConfig(path, word, "one of " + ", ".join(SCHEDULER_FLAGS))
+        flags |= SCHEDULER_FLAGS[word]
+    if flags and scheduler not in (Scheduler.SH, Scheduler.MH):
+        raise InvalidConfig(
+            section.at("scheduler_flags"),
+            section.raw("scheduler_flags"),
+            f"left out: scheduler {scheduler.value} has none, but sh and mh do",
+        )
+    return flags
+
+
+def _netmask(section: Section, address: Address, persistence: int) -> int:
+    whole = address.max_prefixlen
+    if section.has("netmask") and not persistence:
+        raise InvalidConfig(
+            section.at("netmask"), section.raw("netmask"), "left out, or given with a persistence"
+        )
+    return section.integer("netmask", 1, whole, whole)
+
+
+def _persistence_engine(section: Section, of: VirtualServerKey, persistence: int) -> str:
+    engine = section.text("persistence_engine", "sip", "sip, the only one that there is", "")
+    if engine and (not persistence or of.protocol in (Protocol.TCP, Protocol.SCTP)):
+        raise InvalidConfig(
+            section.at("persistence_engine"),
+            engine,
+            "given with udp and a persistence, or left out",
+        )
+    return engine
+
+
+def _one_packet(section: Section, of: VirtualServerKey) -> bool:
+    one_packet = section.flag("one_packet", False)
+    if one_packet and of.protocol in (Protocol.TCP, Protocol.SCTP):
+        raise InvalidConfig(section.at("one_packet"), True, "left out, or given with protocol udp")
+    return one_packet
+
+
+def _tunnel(section: Section, forward: Forward) -> Tunnel:
+    """The tunnel's settings from keys that the kernel's plain form has for each real server."""
+    tunnel = read_tunnel(section)
+    if tunnel != Tunnel() and forward is not Forward.TUNNEL:
+        key = "tunnel_type"
+        raise InvalidConfig(
+            section.at(key), section.raw(key), "left out, or given with forward: tunnel"
+        )
+    return tunnel
+
+
+def read_tunnel(section: Section) -> Tunnel:
+    """``tunnel_type``, ``tunnel_port`` and ``tunnel_checksum`` of a pillar or of a plain table."""
+    kind = section.choice("tunnel_type", TunnelType, TunnelType.IPIP)
+    lowest, highest, default = (1, 65535, REQUIRED) if kind is TunnelType.GUE else (0, 0, 0)
+    port = section.integer("tunnel_port", lowest, highest, default)
+    checksum = section.choice("tunnel_checksum", TunnelChecksum, TunnelChecksum.NONE)
+    if checksum not in CHECKSUMS_OF[kind]:
+        words = ", ".join(word.value for word in CHECKSUMS_OF[kind])
+        raise InvalidConfig(
+            section.at("tunnel_checksum"), checksum.value, f"{words} with tunnel_type {kind.value}"
+        )
+    return Tunnel(kind, port, checksum)
 
 
 def _check_type(value: Any, path: str) -> CheckType:
@@ -1142,6 +1295,7 @@ __all__ = [
     "Role",
     "Scheduler",
     "SyncDaemon",
+    "Tunnel",
     "TunnelChecksum",
     "TunnelType",
     "VirtualServer",

@@ -30,32 +30,28 @@ from typing import Any
 from saltext.lvs import wire
 from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.model import (
+    MAX_FWMARK,
     MAX_PERSISTENCE_SECONDS,
     MAX_THRESHOLD,
     MAX_WEIGHT,
+    SCHEDULER_FLAGS,
     Forward,
     Protocol,
     RealServer,
     RealServerKey,
     Scheduler,
-    TunnelChecksum,
-    TunnelType,
     VirtualServer,
     VirtualServerKey,
+    read_tunnel,
 )
-from saltext.lvs.reading import REQUIRED, Section
+from saltext.lvs.reading import Section
 from saltext.lvs.wire import Packed, PackedTable
 
 # IP_VS_SCHEDNAME_MAXLEN and IP_VS_PENAME_MAXLEN in linux/ip_vs.h are 16 with the final NUL. Any
 # name will do: a kernel may have schedulers that this version has not heard of.
 MODULE_NAME = "[a-z0-9_-]{1,15}"
-MAX_FWMARK = 2**32 - 1
-# ip_vs_tunnel_xmit and its IPv6 twin in net/netfilter/ipvs/ip_vs_xmit.c.
-CHECKSUMS_OF = {
-    TunnelType.IPIP: (TunnelChecksum.NONE,),
-    TunnelType.GUE: tuple(TunnelChecksum),
-    TunnelType.GRE: (TunnelChecksum.NONE, TunnelChecksum.FULL),
-}
+# What the kernel takes, for tables that were read from it; an operator has no use for so much.
+HEAVIEST = 2**31 - 1
 # Settings are packed without a key, which is packed apart.
 NO_KEY = RealServerKey(ipaddress.IPv4Address(0), 0)
 EXAMPLE_KEY = "'tcp 10.10.10.10:80', 'udp [fd00::10]:53', 'fwmark 7' or 'fwmark 7 (IPv6)'"
@@ -150,7 +146,7 @@ def describe(server: VirtualServer) -> dict[str, Any]:
         "netmask": server.netmask,
         "one_packet": server.one_packet,
         "scheduler_flags": [
-            word for word, bit in wire.SCHEDULER_FLAGS.items() if server.scheduler_flags & bit
+            word for word, bit in SCHEDULER_FLAGS.items() if server.scheduler_flags & bit
         ],
         "persistence_engine": server.persistence_engine,
     }
@@ -334,7 +330,8 @@ def with_real_server(
             name: value for name, value in values.items() if name in given or name not in _TUNNEL
         }
     section = Section(values, path or f"{server.key} -> {key}")
-    settings = _real_settings(section, key.address.version != server.key.family)
+    heaviest = MAX_WEIGHT if "weight" in given else HEAVIEST
+    settings = _real_settings(section, key.address.version != server.key.family, heaviest)
     section.finish()
     held[key] = wire.unpack_real_server(wire.pack_real_key(key), settings)
     return replace(server, real_servers=_in_order(held.values()))
@@ -409,9 +406,9 @@ def _settings(section: Section, family: int) -> bytes:
     whole = 128 if family == 6 else 32
     flags = 0
     for word, path in section.items_of("scheduler_flags"):
-        if word not in wire.SCHEDULER_FLAGS:
-            raise InvalidConfig(path, word, "one of " + ", ".join(wire.SCHEDULER_FLAGS))
-        flags |= wire.SCHEDULER_FLAGS[word]
+        if word not in SCHEDULER_FLAGS:
+            raise InvalidConfig(path, word, "one of " + ", ".join(SCHEDULER_FLAGS))
+        flags |= SCHEDULER_FLAGS[word]
     return wire.pack_settings(
         VirtualServer(
             key=VirtualServerKey(None, None, 0, 0, family),
@@ -429,11 +426,14 @@ def _settings(section: Section, family: int) -> bytes:
     )
 
 
-def _real_settings(section: Section, crosses: bool) -> bytes:
+def _real_settings(section: Section, crosses: bool, heaviest: int = HEAVIEST) -> bytes:
     """A real server's packed settings.
 
     crosses
         Whether its address is of another family than the virtual server's.
+
+    heaviest
+        The largest weight that is right.
     """
     forward = section.choice("forward", Forward, Forward.DIRECT)
     if crosses and forward is not Forward.TUNNEL:
@@ -443,29 +443,16 @@ def _real_settings(section: Section, crosses: bool) -> bytes:
             "tunnel, which alone can reach a real server of another address family",
         )
     upper = section.integer("upper_threshold", 0, MAX_THRESHOLD, 0)
-    kind, port, checksum = _tunnel(section)
+    tunnel = read_tunnel(section)
     return wire.pack_real_settings(
         RealServer(
             key=NO_KEY,
             forward=forward,
-            weight=section.integer("weight", 0, MAX_WEIGHT, 1),
+            weight=section.integer("weight", 0, heaviest, 1),
             upper_threshold=upper,
             lower_threshold=section.integer("lower_threshold", 0, upper, 0),
-            tunnel_type=kind,
-            tunnel_port=port,
-            tunnel_checksum=checksum,
+            tunnel_type=tunnel.type,
+            tunnel_port=tunnel.port,
+            tunnel_checksum=tunnel.checksum,
         )
     )
-
-
-def _tunnel(section: Section) -> tuple[TunnelType, int, TunnelChecksum]:
-    kind = section.choice("tunnel_type", TunnelType, TunnelType.IPIP)
-    lowest, highest, default = (1, 65535, REQUIRED) if kind is TunnelType.GUE else (0, 0, 0)
-    port = section.integer("tunnel_port", lowest, highest, default)
-    checksum = section.choice("tunnel_checksum", TunnelChecksum, TunnelChecksum.NONE)
-    if checksum not in CHECKSUMS_OF[kind]:
-        words = ", ".join(word.value for word in CHECKSUMS_OF[kind])
-        raise InvalidConfig(
-            section.at("tunnel_checksum"), checksum.value, f"{words} with tunnel_type {kind.value}"
-        )
-    return kind, port, checksum

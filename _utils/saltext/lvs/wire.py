@@ -80,9 +80,6 @@ TUNNEL_TYPES = {number: kind for kind, number in TUNNEL_TYPE_NUMBERS.items()}
 # IP_VS_TUNNEL_ENCAP_FLAG_NOCSUM, _CSUM and _REMCSUM
 CHECKSUM_FLAGS = {TunnelChecksum.NONE: 0, TunnelChecksum.FULL: 1, TunnelChecksum.REMOTE: 2}
 CHECKSUMS = {flags: checksum for checksum, flags in CHECKSUM_FLAGS.items()}
-# IP_VS_SVC_F_SCHED1 to SCHED3. Each scheduler has its own meaning for them: sh and mh call the
-# first two so, and ipvsadm writes the third as flag-3.
-SCHEDULER_FLAGS = {"fallback": 0x8, "port": 0x10, "flag-3": 0x20}
 
 U16 = struct.Struct("=H")
 BE16 = struct.Struct("!H")
