@@ -12,7 +12,8 @@ import itertools
 import os
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -99,6 +100,8 @@ REAL_SERVERS_READ_AT_ONCE = 91
 # From here on one dump of all virtual servers costs less than asking for each.
 ASKED_ONE_BY_ONE = 32
 ATTEMPTS = 3
+# Seconds before a list that came out torn is asked for again.
+PAUSES = (0, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 NOT_LOADED = "this kernel has no IPVS loaded; load it with: modprobe ip_vs"
 LOCK = f"{locking.FOLDER}/ipvs"
 
@@ -252,6 +255,7 @@ class Client:
         services: Collection[bytes] | None = None,
         settings: PackedTable | None = None,
         counters: dict[tuple[bytes, bytes], bytes] | None = None,
+        expected: PackedTable | None = None,
     ) -> PackedTable:
         """Read the table, or some virtual servers of it by their packed keys.
 
@@ -260,16 +264,22 @@ class Client:
 
         counters
             Takes the packed connection counters by virtual server and real server.
+
+        expected
+            What may well be there: a virtual server that reads the same is given as this very
+            object, and its bytes are in memory once.
         """
         known = settings or {}
         asked = None if services is None else [key for key in services if key not in known]
         found = self._virtual_servers(asked)
         if services is not None:
             found.update((key, known[key].settings) for key in services if key in known)
-        return {
-            key: Packed(settings, self._real_servers(key, counters))
-            for key, settings in found.items()
-        }
+        table: PackedTable = {}
+        for key, own in found.items():
+            held = Packed(own, self._real_servers(key, counters))
+            likely = expected.get(key) if expected else None
+            table[key] = likely if likely == held else held
+        return table
 
     def settled(self, table: PackedTable, services: Collection[bytes]) -> bool:
         """Whether those of *services* that are too long to be read in one moment read the same
@@ -288,16 +298,17 @@ class Client:
 
     def _virtual_servers(self, only: Collection[bytes] | None) -> dict[bytes, bytes]:
         """Settings by key."""
-        reader = wire.VirtualServerReader()
         if only is not None and len(only) <= ASKED_ONE_BY_ONE:
-            answers = [answer for key in only for answer in self._virtual_server(key)]
-        else:
+            return dict(_keys_and_settings(self._virtual_server(key) for key in only))
+        for pause in PAUSES:
+            time.sleep(pause)
             answers = self.ask(IPVS_CMD_GET_SERVICE, NLM_F_DUMP, b"", "list virtual servers")
-        found = dict(
-            reader.read(answer[NLATTR.size :])
-            for answer in answers
-            if _is_nested(answer, IPVS_CMD_ATTR_SERVICE)
-        )
+            told = _keys_and_settings([answers])
+            found = dict(told)
+            # For some milliseconds after many were added, Linux 7 moves them to a larger hash
+            # table, and a list in several parts repeats some and leaves out as many others.
+            if len(found) == len(told):
+                break
         return found if only is None else {key: found[key] for key in only if key in found}
 
     def _virtual_server(self, key: bytes) -> list[bytes]:
@@ -423,13 +434,14 @@ class Client:
         for op in itertools.islice(ops, start, None):
             if op.service is not service:
                 service, named = op.service, attribute(IPVS_CMD_ATTR_SERVICE, op.service)
-            if op.action is not action:
-                action, command = op.action, COMMANDS[op.action]
             payload = _attributes_of(op, named)
             length = HEAD.size + len(payload)
             size += length
             if size > BATCH_BYTES and parts:
                 break
+            # Only now: the last one's command is written once more below.
+            if op.action is not action:
+                action, command = op.action, COMMANDS[op.action]
             sequence += 1
             parts += (
                 HEAD.pack(
@@ -464,6 +476,17 @@ def _attributes_of(op: Op, named: bytes) -> bytes:
             return named + _WHOLE_REAL_SERVER + op.real + op.now
         return named + _REAL_SERVER_KEY + op.real
     return attribute(IPVS_CMD_ATTR_SERVICE, op.service + op.now)
+
+
+def _keys_and_settings(answers: Iterable[list[bytes]]) -> list[tuple[bytes, bytes]]:
+    """The virtual servers that the kernel told, in its order."""
+    reader = wire.VirtualServerReader()
+    return [
+        reader.read(answer[NLATTR.size :])
+        for told in answers
+        for answer in told
+        if _is_nested(answer, IPVS_CMD_ATTR_SERVICE)
+    ]
 
 
 def _is_nested(answer: bytes, kind: int) -> bool:
@@ -560,11 +583,11 @@ def apply(
         )
 
     with locking.exclusive(LOCK), Client() as kernel:
-        before = kernel.packed()
+        before = kernel.packed(expected=wanted)
         ops = missing(before)
         if ops and not kernel.settled(before, {op.service for op in ops}):
             ops = missing(before)
-        return _carried_out(kernel, before, ops, missing, verify)
+        return _carried_out(kernel, before, wanted, ops, missing, verify)
 
 
 def edit(
@@ -611,6 +634,7 @@ def edit(
 def _carried_out(
     kernel: Client,
     before: PackedTable,
+    wanted: PackedTable,
     ops: tuple[Op, ...],
     missing: Callable[[PackedTable, Collection[bytes] | None], tuple[Op, ...]],
     verify: bool,
@@ -631,7 +655,7 @@ def _carried_out(
             {op.service for op in ops if not op.real} if undisturbed and not failed else touched
         )
         known = {key: now[key] for key in touched - set_up if key in now}
-        _update(now, touched, kernel.packed(touched, known))
+        _update(now, touched, kernel.packed(touched, known, expected=wanted))
         ops = missing(now, touched)
         undisturbed = undisturbed and not failed and not ops
     if undisturbed:

@@ -54,6 +54,7 @@ MODULE_NAME = "[a-z0-9_-]{1,15}"
 HEAVIEST = 2**31 - 1
 # Settings are packed without a key, which is packed apart.
 NO_KEY = RealServerKey(ipaddress.IPv4Address(0), 0)
+_NO_PACKED_KEY = wire.pack_real_key(NO_KEY)
 EXAMPLE_KEY = "'tcp 10.10.10.10:80', 'udp [fd00::10]:53', 'fwmark 7' or 'fwmark 7 (IPv6)'"
 EXAMPLE_REAL_KEY = "an address and port such as 10.10.10.41:80 or [fd00::41]:80"
 
@@ -102,14 +103,9 @@ class Table(Mapping[VirtualServerKey, VirtualServer]):
 
     def as_data(self) -> dict[str, dict[str, Any]]:
         """All of it as plain values, in order; :meth:`from_data` reads it back."""
+        told = _Teller()
         return {
-            str(key): {
-                **describe(server := self[key]),
-                "real_servers": {
-                    str(real_server.key): describe_real_server(real_server)
-                    for real_server in server.real_servers
-                },
-            }
+            str(key): told.virtual_server(packed := wire.pack_key(key), self.packed[packed])
             for key in sorted(self, key=VirtualServerKey.sort_key)
         }
 
@@ -150,6 +146,33 @@ def describe(server: VirtualServer) -> dict[str, Any]:
         ],
         "persistence_engine": server.persistence_engine,
     }
+
+
+class _Teller:
+    """Tells the virtual servers of one table; most settings occur again and again, and are decoded
+    once.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, dict[str, Any]] = {}
+
+    def virtual_server(self, key: bytes, packed: Packed) -> dict[str, Any]:
+        """A virtual server with its real servers, in the order of their keys, which their bytes
+        have too.
+        """
+        return {
+            **describe(wire.unpack_settings(key, packed.settings)),
+            "real_servers": {
+                _endpoint_text(real): dict(self._settings(settings))
+                for real, settings in sorted(packed.real_servers.items())
+            },
+        }
+
+    def _settings(self, settings: bytes) -> dict[str, Any]:
+        if settings not in self._known:
+            server = wire.unpack_real_server(_NO_PACKED_KEY, settings)
+            self._known[settings] = describe_real_server(server)
+        return self._known[settings]
 
 
 def describe_real_server(server: RealServer) -> dict[str, Any]:
@@ -270,6 +293,18 @@ _IPV4_HEAD = wire.pack_real_address_key(4, bytes(4), 0)[:12]
 @lru_cache(maxsize=1024)
 def _ipv4_tail(port: str) -> bytes:
     return wire.pack_real_address_key(4, bytes(4), _port(port))[16:]
+
+
+@lru_cache(maxsize=1024)
+def _port_text(tail: bytes) -> str:
+    return f":{wire.unpack_real_key(_IPV4_HEAD + bytes(4) + tail).port}"
+
+
+def _endpoint_text(key: bytes) -> str:
+    """A real server's packed key as people write it."""
+    if not key.startswith(_IPV4_HEAD):
+        return str(wire.unpack_real_key(key))
+    return socket.inet_ntop(socket.AF_INET, key[12:16]) + _port_text(key[16:])
 
 
 def _endpoint(text: str) -> tuple[int, bytes, int | None]:
