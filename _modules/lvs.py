@@ -97,9 +97,11 @@ def view():
     except errors.InvalidConfig as error:
         return {"problems": [str(problem) for problem in error.problems]}
     minion_id = __opts__["id"]
-    schedulers = {vs.scheduler.value for vs in cluster.virtual_servers.values()}
+    servers = cluster.virtual_servers.values()
+    parts = {vs.scheduler.value for vs in servers}
+    parts |= {f"pe_{vs.persistence_engine}" for vs in servers if vs.persistence_engine}
     modules = {
-        model.Role.DIRECTOR.value: ["ip_vs", *sorted(f"ip_vs_{name}" for name in schedulers)],
+        model.Role.DIRECTOR.value: ["ip_vs", *sorted(f"ip_vs_{name}" for name in parts)],
         model.Role.REAL_SERVER.value: ["dummy"],
     }
     return {
