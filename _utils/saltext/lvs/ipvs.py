@@ -215,6 +215,13 @@ class Client:
                     return answers
                 answers.append(data[GENLMSGHDR_BYTES:])
 
+    def tell(self, command: int, payload: bytes) -> None:
+        """Send one request and wait for no answer: the kernel has carried it out when this returns.
+
+        An error is not seen, so what came of it has to be read.
+        """
+        self._request(command, 0, payload)
+
     def _request(self, command: int, flags: int, payload: bytes) -> None:
         self._sequence += 1
         self._socket.sendall(self._head(command, flags, self._sequence, len(payload)) + payload)

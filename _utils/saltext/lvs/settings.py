@@ -454,8 +454,11 @@ def _start(client: ipvs.Client, daemon: SyncDaemon) -> None:
 
 
 def _stop(client: ipvs.Client, state: SyncState) -> None:
-    subject = f"stop the {state.value} sync daemon"
-    client.ask(IPVS_CMD_DEL_DAEMON, NLM_F_ACK, encode_sync_state(state), subject)
+    # There may be no answer to wait for: kthread_stop() returns EINTR for a thread that was started
+    # a moment ago and has not run yet, and netlink acknowledges everything but EINTR.
+    client.tell(IPVS_CMD_DEL_DAEMON, encode_sync_state(state))
+    if state in _sync_daemons(client):
+        raise NotTaken(f"IPVS was told to stop the {state.value} sync daemon, and it still runs")
 
 
 def _expect_interface(daemon: SyncDaemon) -> None:

@@ -245,10 +245,10 @@ DIRECTOR_UNTOUCHED = (
     ),
     Untouched(
         f"{IPVS}conn_lfactor",
-        "-4",
+        "",
         "How full the table of connections gets before it grows (Linux 7.1).",
     ),
-    Untouched(f"{IPVS}svc_lfactor", "-3", "The same for virtual servers (Linux 7.1)."),
+    Untouched(f"{IPVS}svc_lfactor", "", "The same for virtual servers (Linux 7.1)."),
     Untouched(f"{IPVS}debug_level", "0", "For kernel developers, in kernels built for them."),
 )
 
