@@ -234,8 +234,8 @@ class Client:
 
     def _receive(self) -> bytes:
         data = self._socket.recv(RECEIVE_BYTES)
-        if not data:
-            raise MalformedMessage("the kernel closed the netlink socket")
+        if len(data) < NLMSGHDR.size:
+            raise MalformedMessage(f"a datagram of {len(data)} bytes is no netlink message")
         return data
 
     # -- read --------------------------------------------------------------------------------------

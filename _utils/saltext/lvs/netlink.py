@@ -27,6 +27,9 @@ NLATTR = struct.Struct("=HH")
 ERROR = struct.Struct("=i")
 U32 = struct.Struct("=L")
 
+# linux/err.h
+MAX_ERRNO = 4095
+
 # The kernel fills at most 32 KiB of a dump at a time.
 RECEIVE_BYTES = 1 << 16
 
@@ -69,4 +72,7 @@ def error_number(payload: bytes) -> int:
     """The error number of NLMSG_ERROR or NLMSG_DONE, positive as in ``errno.h``; 0 is success."""
     if len(payload) < ERROR.size:
         raise MalformedMessage("a netlink error without its number")
-    return -int(ERROR.unpack_from(payload)[0])
+    number = -int(ERROR.unpack_from(payload)[0])
+    if not 0 <= number <= MAX_ERRNO:
+        raise MalformedMessage(f"a netlink error with the number {number}")
+    return number
