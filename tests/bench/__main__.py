@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.bench import peers, plot, results, suite
 from tests.bench.results import Result
 from tests.bench.suite import Job, Samples
 
 RESULTS = suite.CHECKOUT / "build" / "bench.json"
+PAGE = suite.CHECKOUT / "docs" / "performance.md"
 PICTURE = "cost-per-real-server.png"
 
 
@@ -41,29 +41,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = set(chosen.parts) - set(PARTS)
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if chosen.docs and chosen.parts:
+        parser.error("--docs is for all parts")
     if os.environ.get("SALTEXT_LVS_IN_LAB") != "1":
         print("this needs the lab's kernel: make bench", file=sys.stderr)
         return 2
     _stay_on_one_processor()
     peers.compile_floor()
-    started = time.monotonic()
     samples = Samples()
+    found = _measure(chosen.parts or list(PARTS), chosen.rounds, samples)
+    results.write(RESULTS, found, keep=bool(chosen.parts))
+    if "curve" in (chosen.parts or PARTS):
+        plot.draw(suite.points(samples), RESULTS.parent / PICTURE)
+    if chosen.docs:
+        plot.draw(suite.points(samples), PAGE.parent / "images" / PICTURE)
+        PAGE.write_text(results.into_page(PAGE.read_text(), _for_page(found, chosen.rounds)))
+    return _tell(found, samples)
+
+
+def _measure(names: Sequence[str], rounds: int, samples: Samples) -> list[Result]:
+    """Run parts, one after the other."""
     found: list[Result] = []
-    names = chosen.parts or list(PARTS)
     for name in names:
         print(f"{name}:", flush=True)
-        suite.run(PARTS[name].jobs, chosen.rounds, samples)
+        suite.run(PARTS[name].jobs, rounds, samples)
         found += PARTS[name].results(samples)
-    results.write(RESULTS, found, keep=bool(chosen.parts))
-    if "curve" in names:
-        for folder in {RESULTS.parent, chosen.pictures}:
-            plot.draw(suite.points(samples), folder / PICTURE)
-    print(f"\n{results.table(found)}\n")
-    print(f"{RESULTS} has it for machines ({time.monotonic() - started:.0f} s)")
+    return found
+
+
+def _tell(found: Sequence[Result], samples: Samples) -> int:
+    """Print the results; returns the exit status."""
+    print(f"\n{results.table(found)}\n\n{RESULTS} has it for machines")
+    if disturbed := suite.disturbance(samples):
+        print(disturbed)
     missed = results.missed(found)
     for row in missed:
         print(f"MISSED: {row.name}: {row.goal}")
     return 1 if missed else 0
+
+
+def _for_page(found: Sequence[Result], rounds: int) -> str:
+    python, linux = platform.python_version(), platform.release()
+    return f"""
+Medians of {rounds} rounds, with Python {python} on the lab's Linux {linux}:
+
+{results.markdown(found)}
+"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}")
     parser.add_argument("--rounds", type=int, default=5, help="of which the medians are (5)")
     parser.add_argument(
-        "--pictures", type=Path, default=RESULTS.parent, help="another folder for the picture"
+        "--docs", action="store_true", help="put the numbers and the picture into docs"
     )
     return parser
 

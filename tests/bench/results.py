@@ -116,6 +116,10 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+# In docs/performance.md, where the numbers of a run stand.
+PAGE_START = "<!-- from here on written by: make bench BENCH=--docs -->"
+PAGE_END = "<!-- until here -->"
+
 COLUMNS = ("ours", "peer", "floor", "of peer", "of floor")
 
 
@@ -139,6 +143,31 @@ def _figure(number: float | None) -> str:
     if number is None:
         return "-"
     return f"{number:,.0f}" if number >= 100 else f"{number:#.3g}".rstrip(".")
+
+
+def markdown(results: Iterable[Result]) -> str:
+    """The results as a table for a page."""
+    head = ("", "unit", "ours", "peer", "ours / peer", "floor", "ours / floor", "goal")
+    rows = [
+        (
+            row.name,
+            row.unit,
+            *map(_figure, (row.ours, row.peer, row.ratio_to_peer, row.floor, row.ratio_to_floor)),
+            "" if row.met is None else f"{row.goal}: {'met' if row.met else 'missed'}",
+        )
+        for row in results
+    ]
+    rule = ("---", "---", *["--:"] * 5, "---")
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def into_page(page: str, text: str) -> str:
+    """A page with its text between PAGE_START and PAGE_END replaced."""
+    before, start, rest = page.partition(PAGE_START)
+    _, end, after = rest.partition(PAGE_END)
+    if not (start and end):
+        raise ValueError(f"the page has no {PAGE_START} ... {PAGE_END}")
+    return f"{before}{start}\n{text}\n{end}{after}"
 
 
 def missed(results: Iterable[Result]) -> list[Result]:

@@ -25,6 +25,8 @@ CURVE = tuple(Size(number, 10) for number in (100, 300, 1000, 3000, 10_000))
 # The kernel takes a network apart in the background, which would cost whoever is measured next.
 REST_SECONDS = 0.2
 MILLISECONDS = "ms"
+# Times the usual pace; a processor that is shared with other work is so slow, or slower.
+SLOW = 1.3
 
 Job = tuple[str, Size]
 
@@ -34,6 +36,8 @@ class Samples:
     """The steps of all jobs so far."""
 
     taken: dict[tuple[str, Size, str], list[float]] = field(default_factory=dict)
+    # The milliseconds that a piece of work which is always the same took, beside each job.
+    pace: list[float] = field(default_factory=list)
 
     def add(self, job: Job, steps: dict[str, float]) -> None:
         for step, value in steps.items():
@@ -50,9 +54,26 @@ def run(jobs: Sequence[Job], rounds: int, samples: Samples) -> None:
     for number in range(1, rounds + 1):
         started = time.monotonic()
         for job in jobs:
+            samples.pace.append(_pace())
             samples.add(job, run_job(*job))
         seconds = time.monotonic() - started
         print(f"round {number} of {rounds}: {len(jobs)} jobs in {seconds:.0f} s", flush=True)
+
+
+def _pace() -> float:
+    started = time.perf_counter()
+    for _ in range(200_000):
+        pass
+    return (time.perf_counter() - started) * 1000
+
+
+def disturbance(samples: Samples) -> str:
+    """A warning where other work on this machine has slowed down a part of the jobs."""
+    usual = min(samples.pace)
+    slow = sum(pace > SLOW * usual for pace in samples.pace)
+    if slow <= len(samples.pace) / 10:
+        return ""
+    return f"this machine was busy: {slow} of {len(samples.pace)} jobs ran on a slow processor"
 
 
 def run_job(name: str, size: Size) -> dict[str, float]:

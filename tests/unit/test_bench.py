@@ -104,6 +104,41 @@ def test_people_get_a_line_for_each_result() -> None:
     )
 
 
+def test_a_page_gets_the_results_between_its_marks() -> None:
+    rows = [
+        results.result("create", "ms", Numbers(50, 1000, 25), within_floor(3)),
+        results.result("memory", "MB", Numbers(61), at_most(60, "60 MB")),
+        results.result("read", "ms", Numbers(5)),
+    ]
+    page = f"# Title\n{results.PAGE_START}\nold\n{results.PAGE_END}\nEnd\n"
+    assert results.into_page(page, results.markdown(rows)) == (
+        f"# Title\n{results.PAGE_START}\n"
+        "|  | unit | ours | peer | ours / peer | floor | ours / floor | goal |\n"
+        "| --- | --- | --: | --: | --: | --: | --: | --- |\n"
+        "| create | ms | 50.0 | 1,000 | 0.0500 | 25.0 | 2.00 | at most 3 times the floor: met |\n"
+        "| memory | MB | 61.0 | - | - | - | - | at most 60 MB: missed |\n"
+        "| read | ms | 5.00 | - | - | - | - |  |\n"
+        f"{results.PAGE_END}\nEnd\n"
+    )
+    with pytest.raises(ValueError, match="the page has no"):
+        results.into_page("# Title\n", "text")
+
+
+@pytest.mark.parametrize(
+    ("pace", "words"),
+    [
+        pytest.param([5.0] * 19 + [9.0], "", id="one slow job in twenty is no matter"),
+        pytest.param(
+            [5.0] * 17 + [9.0] * 3,
+            "this machine was busy: 3 of 20 jobs ran on a slow processor",
+            id="three are told of",
+        ),
+    ],
+)
+def test_a_busy_machine_is_told_of(pace: list[float], words: str) -> None:
+    assert suite.disturbance(Samples(pace=pace)) == words
+
+
 def test_a_median_is_of_the_rounds_and_of_steps_added_up_within_each() -> None:
     samples = Samples()
     for listed, changed in ((1, 30), (5, 10), (2, 20)):
