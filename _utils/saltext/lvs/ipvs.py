@@ -233,7 +233,10 @@ class Client:
         )
 
     def _receive(self) -> bytes:
-        data = self._socket.recv(RECEIVE_BYTES)
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except OSError as error:
+            raise KernelError("hear the kernel's IPVS", error.errno or errno.EIO) from error
         if len(data) < NLMSGHDR.size:
             raise MalformedMessage(f"a datagram of {len(data)} bytes is no netlink message")
         return data

@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from saltext.lvs.errors import NotAvailable
+
 # A folder of root's own: in /run/lock anybody could hold a lock against us.
 FOLDER = "/run/saltext-lvs"
 
@@ -22,8 +24,7 @@ def exclusive(path: str, wait: bool = True) -> Iterator[bool]:
     wait
         Wait until the lock is free; otherwise yield False where it is taken.
     """
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = _opened(path)
     try:
         got = _locked(descriptor, wait)
         try:
@@ -33,6 +34,14 @@ def exclusive(path: str, wait: bool = True) -> Iterator[bool]:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
+
+
+def _opened(path: str) -> int:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise NotAvailable(f"cannot lock {path}: {error.strerror}; this needs root") from error
 
 
 def _locked(descriptor: int, wait: bool) -> bool:
