@@ -73,7 +73,7 @@ LEVELS = {
         Level("functional-3007", _pytest("tests/functional"), environment="salt-3007"),
         Level("functional-3006", _pytest("tests/functional"), environment="salt-3006"),
         Level("install-check", _pytest("tests/install"), parts=SALTS),
-        Level("kernel", _pytest("tests/kernel"), parts=LAB, in_lab=True),
+        Level("kernel", _pytest("tests/kernel"), parts=(*LAB, *SALTS), in_lab=True),
         Level("integration", _pytest("tests/integration"), parts=LAB, in_lab=True),
     )
 }
