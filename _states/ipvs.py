@@ -321,6 +321,8 @@ def sysctls(name, settings=None, config="/etc/sysctl.d/60-saltext-lvs-director.c
         changes = _differing(wanted, unknown, __salt__["sysctl.show"](config_file=config))
         if not __opts__["test"]:
             for key, change in changes.items():
+                # First, because persist keeps also what the kernel then refuses.
+                __salt__["sysctl.assign"](key, wanted[key]["wanted"])
                 __salt__["sysctl.persist"](key, wanted[key]["wanted"], config)
                 ret["changes"][key] = change
     except (CommandExecutionError, SaltInvocationError) as error:
