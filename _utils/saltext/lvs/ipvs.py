@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import NamedTuple
 
 from saltext.lvs import locking, wire
 from saltext.lvs import plan as planning
@@ -95,13 +96,15 @@ RECEIVE_BUFFER_BYTES = 4 << 20
 SEND_BUFFER_BYTES = 1 << 20
 # linux/../asm-generic/socket.h
 SO_SNDBUFFORCE = 32
-# A dump is cut into parts of 32 KiB; only a virtual server within one part is read in one moment.
-REAL_SERVERS_READ_AT_ONCE = 91
 # From here on one dump of all virtual servers costs less than asking for each.
 ASKED_ONE_BY_ONE = 32
 ATTEMPTS = 3
 # Seconds before a list that came out torn is asked for again.
 PAUSES = (0, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
+
+# Of connections, packed: by the packed keys of a virtual server and a real server of it.
+Counters = dict[bytes, dict[bytes, bytes]]
+
 NOT_LOADED = "this kernel has no IPVS loaded; load it with: modprobe ip_vs"
 LOCK = f"{locking.FOLDER}/ipvs"
 
@@ -116,17 +119,23 @@ class Snapshot:
 
     counters
         Packed, by the packed keys of virtual server and real server.
+
+    settled
+        Each virtual server, with its real servers, is as it was at one moment. False where another
+        program changed the table all the while: then parts may be of different moments.
     """
 
     table: Table
-    counters: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
+    counters: Counters = field(default_factory=dict)
+    settled: bool = True
 
     @property
     def connections(self) -> dict[tuple[VirtualServerKey, RealServerKey], Connections]:
         """The connections of each real server."""
         return {
             (wire.unpack_key(service), wire.unpack_real_key(real)): wire.unpack_counters(packed)
-            for (service, real), packed in self.counters.items()
+            for service, counts in self.counters.items()
+            for real, packed in counts.items()
         }
 
 
@@ -145,6 +154,7 @@ class Client:
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_GENERIC)
         self._sequence = 0
         self._cut: dict[int, bool] = {}
+        self._in_parts: set[bytes] = set()
         try:
             self._enlarge()
             self._family = GENL_ID_CTRL
@@ -251,20 +261,21 @@ class Client:
         """
         services = None if only is None else [wire.pack_key(key) for key in only]
         for _ in range(ATTEMPTS):
-            counters: dict[tuple[bytes, bytes], bytes] = {}
+            counters: Counters = {}
             packed = self.packed(services, counters=counters)
-            if (
-                self.settled(packed, packed)
-                and self._virtual_servers(services).keys() == packed.keys()
-            ):
+            settled = self.settled(packed, packed, counters) and (
+                self._virtual_servers(services)
+                == {key: held.settings for key, held in packed.items()}
+            )
+            if settled:
                 break
-        return Snapshot(Table(packed), counters)
+        return Snapshot(Table(packed), counters, settled)
 
     def packed(
         self,
         services: Collection[bytes] | None = None,
         settings: PackedTable | None = None,
-        counters: dict[tuple[bytes, bytes], bytes] | None = None,
+        counters: Counters | None = None,
         expected: PackedTable | None = None,
     ) -> PackedTable:
         """Read the table, or some virtual servers of it by their packed keys.
@@ -273,7 +284,7 @@ class Client:
             Where the settings of some virtual servers are known already, and need no reading.
 
         counters
-            Takes the packed connection counters by virtual server and real server.
+            Takes the connection counters.
 
         expected
             What may well be there: a virtual server that reads the same is given as this very
@@ -291,17 +302,23 @@ class Client:
             table[key] = likely if likely == held else held
         return table
 
-    def settled(self, table: PackedTable, services: Collection[bytes]) -> bool:
-        """Whether those of *services* that are too long to be read in one moment read the same
+    def settled(
+        self,
+        table: PackedTable,
+        services: Collection[bytes],
+        counters: Counters | None = None,
+    ) -> bool:
+        """Whether those of *services* that were too long to be told in one moment read the same
         again; if not, they are put into the table as they are now.
 
-        The kernel tells a long list in parts, and does not say when it changed between two.
+        The kernel tells a long list in parts (32 KiB, or less where memory is short), and does not
+        say when it changed between two.
         """
         same = True
         for key in services:
             held = table.get(key)
-            if held and len(held.real_servers) > REAL_SERVERS_READ_AT_ONCE:
-                again = self._real_servers(key, None)
+            if held and key in self._in_parts:
+                again = self._real_servers(key, counters)
                 same = same and again == held.real_servers
                 table[key] = Packed(held.settings, again)
         return same
@@ -330,44 +347,47 @@ class Client:
                 raise
             return []
 
-    def _real_servers(
-        self, service: bytes, counters: dict[tuple[bytes, bytes], bytes] | None
-    ) -> dict[bytes, bytes]:
+    def _real_servers(self, service: bytes, counters: Counters | None) -> dict[bytes, bytes]:
         """Settings by key; of a virtual server that is not there none, as the kernel says it."""
         for _ in range(ATTEMPTS):
             found: dict[bytes, bytes] = {}
+            counts: dict[bytes, bytes] = {}
             # One that comes while a list is being read can show another one twice.
-            if self._dump_real_servers(service, found, counters) == len(found):
+            if self._dump_real_servers(service, found, counts) == len(found):
                 break
+        if counters is not None:
+            counters[service] = counts
         return found
 
     def _dump_real_servers(
-        self,
-        service: bytes,
-        found: dict[bytes, bytes],
-        counters: dict[tuple[bytes, bytes], bytes] | None,
+        self, service: bytes, found: dict[bytes, bytes], counts: dict[bytes, bytes]
     ) -> int:
-        """Read a virtual server's real servers into *found*; returns how many were told."""
+        """Read a virtual server's real servers into *found*, and their connection counters into
+        *counts*; returns how many were told.
+        """
         self._request(IPVS_CMD_GET_DEST, NLM_F_DUMP, attribute(IPVS_CMD_ATTR_SERVICE, service))
-        told = 0
+        told = parts = 0
         while True:
             data = self._receive()
             length, kind, _, sequence, _ = NLMSGHDR.unpack_from(data)
+            parts += kind == self._family
             if (
                 kind == self._family
                 and sequence == self._sequence
                 and self._is_cut_so(data, length)
             ):
-                told += self._read_frames(data, length, service, found, counters)
+                told += self._read_frames(data, length, found, counts)
                 continue
             for kind, sequence, payload in messages(data):
                 if sequence != self._sequence:
                     continue
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
                     _raise_for(payload, "list real servers of a virtual server")
+                    if parts > 1:
+                        self._in_parts.add(service)
                     return told
                 told += 1
-                self._read_message(payload[GENLMSGHDR_BYTES:], service, found, counters)
+                self._read_message(payload[GENLMSGHDR_BYTES:], service, found, counts)
 
     def _is_cut_so(self, data: bytes, length: int) -> bool:
         """Whether a datagram is real servers in the usual form, all of one length."""
@@ -379,39 +399,31 @@ class Client:
 
     @staticmethod
     def _read_frames(
-        data: bytes,
-        length: int,
-        service: bytes,
-        found: dict[bytes, bytes],
-        counters: dict[tuple[bytes, bytes], bytes] | None,
+        data: bytes, length: int, found: dict[bytes, bytes], counts: dict[bytes, bytes]
     ) -> int:
         head = data[: wire.HEAD_BYTES]
         told = 0
-        for own, address, settings, counts, family in wire.real_server_frames(length).iter_unpack(
+        for own, address, settings, counters, family in wire.real_server_frames(length).iter_unpack(
             data
         ):
             if own != head:
                 raise MalformedMessage("a list of real servers with something else in it")
             told += 1
-            found[family + address] = settings
-            if counters is not None:
-                counters[service, family + address] = counts
+            key = family + address
+            found[key] = settings
+            counts[key] = counters
         return told
 
     @staticmethod
     def _read_message(
-        payload: bytes,
-        service: bytes,
-        found: dict[bytes, bytes],
-        counters: dict[tuple[bytes, bytes], bytes] | None,
+        payload: bytes, service: bytes, found: dict[bytes, bytes], counts: dict[bytes, bytes]
     ) -> None:
         for kind, data in attributes(payload):
             if kind == IPVS_CMD_ATTR_DEST:
                 family = wire.FAMILY_NUMBERS[wire.family_of(service)]
-                key, settings, counts = wire.repack_real_server(data, family)
+                key, settings, counters = wire.repack_real_server(data, family)
                 found[key] = settings
-                if counters is not None:
-                    counters[service, key] = counts
+                counts[key] = counters
 
     # -- write -------------------------------------------------------------------------------------
 
@@ -583,21 +595,33 @@ def apply(
     Raises :class:`KernelError` for an operation that the kernel refuses; the others have been
     carried out, and the next apply completes it.
     """
-    wanted = Table.from_mapping(desired).packed
-    kept = {wire.pack_key(key) for key in leave}
-    unwanted = {wire.pack_key(key) for key in absent}
-
-    def missing(now: PackedTable, about: Collection[bytes] | None = None) -> tuple[Op, ...]:
-        return planning.plan_packed(
-            _within(about, now), _within(about, wanted), purge, kept, unwanted
-        )
-
+    goal = _Goal(
+        Table.from_mapping(desired).packed,
+        purge,
+        frozenset(map(wire.pack_key, leave)),
+        frozenset(map(wire.pack_key, absent)),
+    )
     with locking.exclusive(LOCK), Client() as kernel:
-        before = kernel.packed(expected=wanted)
-        ops = missing(before)
+        before = kernel.packed(expected=goal.desired)
+        ops = goal.missing(before)
         if ops and not kernel.settled(before, {op.service for op in ops}):
-            ops = missing(before)
-        return _carried_out(kernel, before, wanted, ops, missing, verify)
+            ops = goal.missing(before)
+        return _carried_out(kernel, goal, before, ops, verify)
+
+
+class _Goal(NamedTuple):
+    """What an apply is to reach: the arguments of a plan."""
+
+    desired: PackedTable
+    purge: bool
+    leave: Collection[bytes]
+    absent: Collection[bytes]
+
+    def missing(self, now: PackedTable, about: Collection[bytes] | None = None) -> tuple[Op, ...]:
+        """What is to be done yet, or what of it concerns some virtual servers."""
+        if about is None:
+            return planning.plan_packed(now, *self)
+        return planning.plan_packed(_within(about, now), _within(about, self.desired), *self[1:])
 
 
 def edit(
@@ -642,12 +666,7 @@ def edit(
 
 
 def _carried_out(
-    kernel: Client,
-    before: PackedTable,
-    wanted: PackedTable,
-    ops: tuple[Op, ...],
-    missing: Callable[[PackedTable, Collection[bytes] | None], tuple[Op, ...]],
-    verify: bool,
+    kernel: Client, goal: _Goal, before: PackedTable, ops: tuple[Op, ...], verify: bool
 ) -> Outcome:
     """Send operations until nothing is missing, but not for ever."""
     first, now, touched, undisturbed = ops, dict(before), set[bytes](), True
@@ -665,8 +684,8 @@ def _carried_out(
             {op.service for op in ops if not op.real} if undisturbed and not failed else touched
         )
         known = {key: now[key] for key in touched - set_up if key in now}
-        _update(now, touched, kernel.packed(touched, known, expected=wanted))
-        ops = missing(now, touched)
+        _update(now, touched, kernel.packed(touched, known, expected=goal.desired))
+        ops = goal.missing(now, touched)
         undisturbed = undisturbed and not failed and not ops
     if undisturbed:
         return Outcome(first, Table(now))
@@ -683,11 +702,11 @@ def _update(table: PackedTable, touched: Collection[bytes], read: PackedTable) -
             table.pop(key, None)
 
 
-def _within(about: Collection[bytes] | None, table: PackedTable) -> PackedTable:
+def _within(about: Collection[bytes], table: PackedTable) -> PackedTable:
     """The part of a table that an apply was about: what another hand did elsewhere is not its
     doing.
     """
-    return table if about is None else {key: table[key] for key in about if key in table}
+    return {key: table[key] for key in about if key in table}
 
 
 def _refuse(ops: Sequence[Op], failed: dict[int, int]) -> None:

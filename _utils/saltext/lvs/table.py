@@ -18,7 +18,6 @@ The plain form is what ``ipvs.save`` returns and what an operator may write by h
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import re
 import socket
@@ -410,20 +409,28 @@ class _Reader:
         return Packed(settings, real_servers)
 
     def _once(
-        self, read: Callable[[Section, Any], bytes], values: Any, about: Any, path: str, *name: Any
+        self,
+        read: Callable[[Section, Any], bytes],
+        values: Any,
+        about: Any,
+        path: str,
+        real_server: Any = None,
     ) -> bytes:
-        # The types too: True is equal to 1, but no weight.
+        """The packed form of *values*, by *read* where these were not seen before."""
+        form: tuple[Any, ...] | None
         try:
+            # The types too: True is equal to 1, but no weight.
             form = (about, *values.items(), *map(type, values.values()))
-            return self._known[form]
-        except (AttributeError, KeyError, TypeError):
-            pass
-        section = Section(
-            values, ":".join((path, *("real_servers", *map(str, name))[: 2 * len(name)]))
-        )
+            known = self._known.get(form)
+        except (AttributeError, TypeError):  # no mapping, or a list in it
+            form = known = None
+        if known is not None:
+            return known
+        place = path if real_server is None else f"{path}:real_servers:{real_server}"
+        section = Section(values, place)
         packed = read(section, about)
         section.finish()
-        with contextlib.suppress(UnboundLocalError, TypeError):
+        if form is not None:
             self._known[form] = packed
         return packed
 
