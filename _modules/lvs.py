@@ -83,8 +83,9 @@ def view():
     ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise:
     ``roles``, ``cluster`` (its name), ``has_pyroute2`` (whether Salt's own Python has one that is
     new enough), ``modules`` and ``modules_missing`` (of the kernel, by role), ``vip_interface``,
-    ``vips`` (those that this minion must hold as a real server), ``sysctls`` (by role), ``beacons``
-    (with their configuration) and ``lookup`` (the pillar's own names of packages and paths).
+    ``vips`` (those that this minion must hold as a real server), ``sysctls`` (by role), ``ipvs``
+    (its timeouts and sysctls by the pillar), ``beacons`` (with their configuration) and ``lookup``
+    (the pillar's own names of packages and paths).
 
     CLI Example:
 
@@ -119,6 +120,10 @@ def view():
         "sysctls": {
             role.value: [{"name": line.name, "value": line.value} for line in lines]
             for role, lines in sysctls.for_minion(cluster, minion_id).items()
+        },
+        "ipvs": {
+            "timeouts": dict(cluster.ipvs.timeouts),
+            "sysctls": dict(cluster.ipvs.sysctls),
         },
         "beacons": {"dummy": [{"interval": 1}]} if cluster.vips_of(minion_id) else {},
         "lookup": dict(cluster.lookup),

@@ -15,10 +15,28 @@ lvs-director-packages:
 
 {{ kernel_modules(view, "director") }}
 
+lvs-director-sysctls:
+  ipvs.sysctls:
+    - settings: {{ view.ipvs.sysctls | json }}
+    - config: {{ names.sysctl_dir }}/60-saltext-lvs-director.conf
+    - require:
+      - id: lvs-director-modules
+{%- if view.ipvs.timeouts %}
+
+lvs-director-timeouts:
+  ipvs.timeouts:
+    {%- for name, seconds in view.ipvs.timeouts.items() %}
+    - {{ name }}: {{ seconds }}
+    {%- endfor %}
+    - require:
+      - id: lvs-director-modules
+{%- endif %}
+
 lvs-ipvs-table:
   ipvs.managed:
     - require:
       - id: lvs-director-modules
+      - ipvs: lvs-director-sysctls
 
 lvs-keepalived-config:
   keepalived.config:

@@ -50,6 +50,7 @@ SLS = {
             "lvs-director-packages",
             "lvs-director-modules",
             "lvs-director-modules-at-boot",
+            "lvs-director-sysctls",
             "lvs-ipvs-table",
             "lvs-keepalived-config",
             "lvs-keepalived-service",

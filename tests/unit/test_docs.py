@@ -31,6 +31,7 @@ lvs:
     VirtIP_10: {interface: eth0, virtual_router_id: 10, virtual_ipaddress: [10.10.10.10]}
   sync_daemon: {interface: eth0, vrrp_instance: VirtIP_10}
   virtual_servers: {web: {address: 10.10.10.10, port: 80, check: {}, real_servers: {rs1: {}}}}
+  ipvs: {timeouts: {}}
   alerts: {}
   keepalived: {}
 lvs_secrets:

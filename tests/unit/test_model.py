@@ -458,8 +458,8 @@ WRONG = {
     ),
     "a lower threshold above the upper one": (
         at("lvs:virtual_servers:web:real_servers:rs1:lower_threshold", 5),
-        "lvs:virtual_servers:web:real_servers:rs1:lower_threshold is 5; it should be a whole number "
-        "from 0 to 0",
+        "lvs:virtual_servers:web:real_servers:rs1:lower_threshold is 5; it should be a whole "
+        "number from 0 to 0",
     ),
     "a real server's port for a firewall mark": (
         at(
@@ -468,6 +468,18 @@ WRONG = {
         ),
         "lvs:virtual_servers:marked:real_servers:rs1:port is 80; it should be left out, the "
         "virtual server's: only forward masq can change the port",
+    ),
+    "a timeout that the kernel takes for none": (
+        at("lvs:ipvs:timeouts:tcp", 0),
+        "lvs:ipvs:timeouts:tcp is 0; it should be a whole number from 1 to 2147483",
+    ),
+    "a kernel setting of another family": (
+        at("lvs:ipvs:sysctls", {"net.ipv4.ip_forward": 1}),
+        "lvs:ipvs:sysctls:net.ipv4.ip_forward is 1; it should be a setting below net.ipv4.vs.",
+    ),
+    "a kernel setting in words": (
+        at("lvs:ipvs:sysctls:sloppy_tcp", True),
+        "lvs:ipvs:sysctls:sloppy_tcp is True; it should be a whole number, or some of them as text",
     ),
     "a path check where keepalived checks": (
         both(

@@ -19,7 +19,15 @@ from typing import Any, TypeVar
 
 from saltext.lvs import keywords
 from saltext.lvs.errors import MASK, InvalidConfig, WrongRole
-from saltext.lvs.reading import REQUIRED, Address, Section, as_address, as_name, plain
+from saltext.lvs.reading import (
+    REQUIRED,
+    Address,
+    Section,
+    as_address,
+    as_ipvs_sysctls,
+    as_name,
+    plain,
+)
 
 T = TypeVar("T")
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -30,6 +38,9 @@ MAX_WEIGHT = 65535
 MAX_THRESHOLD = 2**31 - 1
 # ipvsadm(8), option -p: persistence is limited to 31 days; keepalived.conf(5) has the same limit.
 MAX_PERSISTENCE_SECONDS = 31 * 24 * 3600
+# ip_vs_set_timeout() counts in jiffies, in an int: with the finest clock (HZ of 1000) it refuses
+# more seconds than these.
+MAX_TIMEOUT_SECONDS = (2**31 - 1) // 1000
 # A firewall mark is 32 bits; 0 is none.
 MAX_FWMARK = 2**32 - 1
 # IP_VS_SVC_F_SCHED1 to SCHED3 in linux/ip_vs.h. Each scheduler has its own meaning for them: sh and
@@ -480,6 +491,23 @@ class Alerts:
 
 
 @dataclass(frozen=True, slots=True)
+class IpvsSettings:
+    """What the kernel's IPVS has beside the table.
+
+    timeouts
+        Seconds of silence after which it forgets a connection: ``tcp``, ``tcpfin``, ``udp``; what
+        is not named stays.
+
+    sysctls
+        Values of ``net.ipv4.vs.*`` by name, beside those that the formula keeps; None leaves one as
+        it is.
+    """
+
+    timeouts: Mapping[str, int] = field(default_factory=dict)
+    sysctls: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """The whole of one pillar: everything that a machine needs to know of its cluster.
 
@@ -497,6 +525,7 @@ class Cluster:
     reaction: Reaction
     virtual_servers: Mapping[str, VirtualServerConfig]
     purge: bool
+    ipvs: IpvsSettings
     alerts: Alerts
     keepalived_template: str
     keepalived_extra: Mapping[str, Any]
@@ -682,6 +711,7 @@ class _Builder:
             self.unused.append(top.at("reaction"))
         purge = self._tried(lambda: top.flag("purge", False)) or False
         lookup = self._tried(lambda: plain(dict(top.raw("lookup", {})))) or {}
+        ipvs = self._tried(self._ipvs) or IpvsSettings()
         self._tried(top.finish)
         cluster = Cluster(
             name=name,
@@ -694,6 +724,7 @@ class _Builder:
             reaction=reaction or Reaction.BOTH,
             virtual_servers=virtual_servers,
             purge=purge,
+            ipvs=ipvs,
             alerts=alerts,
             keepalived_template=template,
             keepalived_extra=extra,
@@ -967,6 +998,21 @@ class _Builder:
                 "change the address family",
             )
         return share
+
+    def _ipvs(self) -> IpvsSettings:
+        section = self.top.section("ipvs")
+        timeouts = section.section("timeouts")
+        found = IpvsSettings(
+            timeouts={
+                name: timeouts.integer(name, 1, MAX_TIMEOUT_SECONDS)
+                for name in ("tcp", "tcpfin", "udp")
+                if timeouts.has(name)
+            },
+            sysctls=as_ipvs_sysctls(section.raw("sysctls"), section.at("sysctls")),
+        )
+        timeouts.finish()
+        section.finish()
+        return found
 
     def _alerts(self) -> Alerts:
         section = self.top.section("alerts")
@@ -1284,6 +1330,7 @@ __all__ = [
     "Forward",
     "Hypervisor",
     "Interface",
+    "IpvsSettings",
     "ManagedBy",
     "OnFailure",
     "Protocol",

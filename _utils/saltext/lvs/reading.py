@@ -25,6 +25,9 @@ REQUIRED: Any = object()
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,63}")
 # IFNAMSIZ in linux/if.h is 16 with the final NUL; the kernel takes any byte but "/" and white
 # space.
+# Documentation/networking/ipvs-sysctl.rst
+IPVS_SYSCTLS = "net.ipv4.vs."
+NUMBERS = re.compile(r"-?[0-9]+( -?[0-9]+)*|[0-9,:/-]+")
 INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}")
 
 
@@ -54,6 +57,26 @@ def as_name(value: Any, path: str) -> str:
     if isinstance(value, str) and NAME.fullmatch(value):
         return value
     raise InvalidConfig(path, value, "a name of letters, digits and _ . : @ + - (64 at most)")
+
+
+def as_ipvs_sysctls(value: Any, path: str) -> dict[str, str | None]:
+    """Values of ``net.ipv4.vs.*`` by full name, from names with or without that; None leaves one
+    as it is.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidConfig(path, value, "a mapping of names to values")
+    found: dict[str, str | None] = {}
+    for name, setting in (value or {}).items():
+        short = str(name).removeprefix(IPVS_SYSCTLS)
+        if not re.fullmatch("[a-z0-9_]{1,40}", short):
+            raise InvalidConfig(f"{path}:{name}", setting, f"a setting below {IPVS_SYSCTLS}")
+        text = " ".join(str(setting).split())
+        if isinstance(setting, bool) or not NUMBERS.fullmatch("0" if setting is None else text):
+            raise InvalidConfig(
+                f"{path}:{name}", setting, "a whole number, or some of them as text"
+            )
+        found[f"{IPVS_SYSCTLS}{short}"] = None if setting is None else text
+    return found
 
 
 class Section:

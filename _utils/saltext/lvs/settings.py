@@ -19,7 +19,7 @@ from typing import Any
 
 from saltext.lvs import ipvs, locking, plan, wire
 from saltext.lvs.errors import InvalidConfig, KernelError, LvsError
-from saltext.lvs.model import VirtualServerKey
+from saltext.lvs.model import MAX_TIMEOUT_SECONDS, VirtualServerKey
 from saltext.lvs.netlink import (
     NLM_F_ACK,
     NLM_F_DUMP,
@@ -60,9 +60,6 @@ IPVS_INFO_ATTR_CONN_TAB_SIZE = 2
 
 U8 = struct.Struct("=B")
 
-# ip_vs_set_timeout() counts in jiffies, in an int: with the finest clock (HZ of 1000) it refuses
-# more seconds than these.
-MAX_TIMEOUT_SECONDS = (2**31 - 1) // 1000
 # IP_VS_SYNC_GROUP and IP_VS_SYNC_PORT in net/netfilter/ipvs/ip_vs_sync.c; before Linux 4.3 there
 # was no other choice, and a kernel that does not tell means these.
 SYNC_GROUP = ipaddress.IPv4Address("224.0.0.81")

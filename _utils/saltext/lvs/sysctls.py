@@ -7,13 +7,12 @@ kernel's sources.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.model import Cluster, Hypervisor, Role
+from saltext.lvs.reading import IPVS_SYSCTLS, as_ipvs_sysctls
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class Untouched:
     reason: str
 
 
-IPVS = "net.ipv4.vs."
+IPVS = IPVS_SYSCTLS
 IPVS_FOLDER = "/proc/sys/net/ipv4/vs"
 
 # There since Linux 2.6, and right on any director.
@@ -263,21 +262,8 @@ def of_director(settings: Mapping[str, Any] | None = None) -> dict[str, str]:
     Raises :class:`~saltext.lvs.errors.InvalidConfig`.
     """
     wanted: dict[str, str | None] = {line.name: str(line.value) for line in DIRECTOR}
-    if settings is not None and not isinstance(settings, Mapping):
-        raise InvalidConfig("sysctls", settings, "a mapping of names to values")
-    for name, value in (settings or {}).items():
-        short = str(name).removeprefix(IPVS)
-        if not re.fullmatch("[a-z0-9_]{1,40}", short):
-            raise InvalidConfig(f"sysctls:{name}", value, f"a setting below {IPVS}")
-        wanted[f"{IPVS}{short}"] = None if value is None else _text(name, value)
+    wanted.update(as_ipvs_sysctls(settings, "sysctls"))
     return {name: value for name, value in wanted.items() if value is not None}
-
-
-def _text(name: Any, value: Any) -> str:
-    text = " ".join(str(value).split())
-    if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]+( -?[0-9]+)*|[0-9,:/-]+", text):
-        raise InvalidConfig(f"sysctls:{name}", value, "a whole number, or some of them as text")
-    return text
 
 
 def read_ipvs() -> dict[str, str]:
