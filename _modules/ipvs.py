@@ -724,7 +724,7 @@ def connections(
     persistence engine ``persistence_engine`` and ``persistence_data``. All of them count only what
     the filters let pass.
 
-    A million connections take about a second and no memory. What comes and goes meanwhile may be
+    A million connections take some seconds, and no memory. What comes and goes meanwhile may be
     missing or be there twice, and the order is the kernel's own.
 
     protocol

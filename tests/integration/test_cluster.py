@@ -157,6 +157,20 @@ def test_the_kernel_of_each_director_holds_the_guides_table(
     assert whole.lab[director].run(["ipvsadm", "-Sn"]).stdout == SEED_TABLE
 
 
+@pytest.mark.parametrize("director", DIRECTORS)
+def test_each_director_has_ipvss_own_settings_now_and_after_a_boot(
+    whole: SaltCluster, director: str
+) -> None:
+    host = whole.lab[director]
+    kept = host.read("/etc/sysctl.d/60-saltext-lvs-director.conf")
+    assert [line for line in kept.splitlines() if not line.startswith("#")] == [
+        "net.ipv4.vs.expire_nodest_conn = 1",
+        "net.ipv4.vs.expire_quiescent_template = 1",
+    ]
+    for name in ("expire_nodest_conn", "expire_quiescent_template"):
+        assert host.read(f"/proc/sys/net/ipv4/vs/{name}") == "1\n"
+
+
 def test_connection_synchronization_runs_from_master_to_backup(whole: SaltCluster) -> None:
     daemons = {
         name: whole.lab[name].run(["ipvsadm", "-L", "--daemon"]).stdout for name in DIRECTORS
@@ -227,6 +241,10 @@ def test_only_the_director_answers_arp_for_the_vip(whole: SaltCluster, client: C
 # What the docstrings show
 
 
+# Functions that refuse in this cluster, where keepalived runs the sync daemons.
+KEEPALIVEDS = ("ipvs.start_sync_daemon", "ipvs.stop_sync_daemon")
+
+
 @pytest.mark.parametrize("example", examples("_modules"), ids=lambda example: example.shown_by)
 def test_the_example_of_a_function_runs_as_it_stands(whole: SaltCluster, example: Example) -> None:
     program, target, function, *arguments = example.words
@@ -235,6 +253,9 @@ def test_the_example_of_a_function_runs_as_it_stands(whole: SaltCluster, example
     returned = whole.salt(target, function, *arguments)
     assert returned, f"{target} means no minion"
     for answer in returned.values():
+        if function in KEEPALIVEDS:
+            assert re.search("keepalived keeps the sync daemon", answer)
+            continue
         assert not (isinstance(answer, str) and re.match(FAILED, answer)), answer
     if example.shown_by == "lvs.restart_minion":
         until(lambda: minion_process(whole, "lb1") not in ("", process), "the restart", seconds=60)

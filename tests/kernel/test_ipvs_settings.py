@@ -245,6 +245,14 @@ def test_an_interface_that_is_not_there_is_found_out_before_anything_is_stopped(
     assert threads() == running
 
 
+def test_a_table_with_a_mixed_family_is_synchronized_by_nobody() -> None:
+    run("ipvsadm -A -t [fd00::10]:80 -s wlc")
+    run("ipvsadm -a -t [fd00::10]:80 -r 10.10.10.41 -i")
+    with pytest.raises(KernelError) as caught:
+        settings.start_sync_daemon(ETH0)
+    assert caught.value.number == errno.EINVAL
+
+
 def test_a_daemon_of_another_namespace_is_not_ours() -> None:
     run("ip netns add other")
     run("ip -n other link set lo up")
