@@ -567,10 +567,7 @@ def clear():
 
 
 def _changed(key, change, unchanged=""):
-    """Edit one virtual server; True, or an error where nothing had to change.
-
-    *change* is asked again after it was carried out, and must then be content.
-    """
+    """Edit one virtual server; True, or an error where nothing had to change."""
     outcome = ipvs.edit(key, change, leave=_kept())
     _expect_done(outcome)
     if unchanged and not outcome.ops:
