@@ -23,11 +23,11 @@ REQUIRED: Any = object()
 
 # What may stand unquoted in keepalived.conf, in an event and in a mail's subject alike.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,63}")
-# IFNAMSIZ in linux/if.h is 16 with the final NUL; the kernel takes any byte but "/" and white
-# space.
 # Documentation/networking/ipvs-sysctl.rst
 IPVS_SYSCTLS = "net.ipv4.vs."
 NUMBERS = re.compile(r"-?[0-9]+( -?[0-9]+)*|[0-9,:/-]+")
+# IFNAMSIZ in linux/if.h is 16 with the final NUL; the kernel takes any byte but "/" and white
+# space.
 INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}")
 
 
