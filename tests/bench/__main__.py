@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tests.bench import peers, plot, results, suite
 from tests.bench.results import Result
-from tests.bench.suite import Job, Samples
+from tests.bench.suite import Job, Pace, Samples
 
 RESULTS = suite.CHECKOUT / "build" / "bench.json"
 PAGE = suite.CHECKOUT / "docs" / "performance.md"
@@ -62,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(names: Sequence[str], rounds: int, samples: Samples) -> list[Result]:
     """Run parts, one after the other."""
     found: list[Result] = []
+    pace = Pace()
     for name in names:
         print(f"{name}:", flush=True)
-        suite.run(PARTS[name].jobs, rounds, samples)
+        suite.run(PARTS[name].jobs, rounds, samples, pace)
         found += PARTS[name].results(samples)
     return found
 
@@ -72,8 +73,8 @@ def _measure(names: Sequence[str], rounds: int, samples: Samples) -> list[Result
 def _tell(found: Sequence[Result], samples: Samples) -> int:
     """Print the results; returns the exit status."""
     print(f"\n{results.table(found)}\n\n{RESULTS} has it for machines")
-    if disturbed := suite.disturbance(samples):
-        print(disturbed)
+    if samples.warning():
+        print(samples.warning())
     missed = results.missed(found)
     for row in missed:
         print(f"MISSED: {row.name}: {row.goal}")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from statistics import median
 
@@ -25,21 +26,27 @@ CURVE = tuple(Size(number, 10) for number in (100, 300, 1000, 3000, 10_000))
 # The kernel takes a network apart in the background, which would cost whoever is measured next.
 REST_SECONDS = 0.2
 MILLISECONDS = "ms"
-# Times the usual pace; a processor that is shared with other work is so slow, or slower.
+# Some 20 ms, and by how much longer they take on a processor that is shared with other work.
+PIECE_OF_WORK = 1_000_000
 SLOW = 1.3
+# What a run takes longer at most where its jobs are disturbed.
+PATIENCE_SECONDS = 90
 
 Job = tuple[str, Size]
 
 
 @dataclass
 class Samples:
-    """The steps of all jobs so far."""
+    """The steps of all jobs so far, and how many of them other work on this machine disturbed."""
 
     taken: dict[tuple[str, Size, str], list[float]] = field(default_factory=dict)
-    # The milliseconds that a piece of work which is always the same took, beside each job.
-    pace: list[float] = field(default_factory=list)
+    jobs: int = 0
+    disturbed: int = 0
 
-    def add(self, job: Job, steps: dict[str, float]) -> None:
+    def add(self, job: Job, steps: dict[str, float], *, disturbed: bool = False) -> None:
+        """Keep the steps of one job."""
+        self.jobs += 1
+        self.disturbed += disturbed
         for step, value in steps.items():
             self.taken.setdefault((*job, step), []).append(value)
 
@@ -48,32 +55,52 @@ class Samples:
         runs = (self.taken[job, size, step] for step in steps)
         return float(median(sum(run) for run in zip(*runs, strict=True)))
 
+    def warning(self) -> str:
+        """What is to be said of a run if a part of it was disturbed."""
+        if self.disturbed * 10 <= self.jobs:
+            return ""
+        return f"this machine was busy: {self.disturbed} of {self.jobs} jobs were disturbed"
 
-def run(jobs: Sequence[Job], rounds: int, samples: Samples) -> None:
+
+class Pace:
+    """How fast the processor is for us: other work on it makes us slower, whatever we do."""
+
+    def __init__(self) -> None:
+        self._fastest = inf
+        self._patience_seconds: float = PATIENCE_SECONDS
+
+    def is_slow(self) -> bool:
+        """Whether a piece of work takes longer now than it did at best."""
+        started = time.perf_counter()
+        for _ in range(PIECE_OF_WORK):
+            pass
+        took = time.perf_counter() - started
+        self._fastest = min(self._fastest, took)
+        return took > SLOW * self._fastest
+
+    def undisturbed(self, job: Job) -> tuple[dict[str, float], bool]:
+        """Run a job, and again if it was disturbed, as long as patience lasts; returns its steps
+        and whether it was disturbed.
+        """
+        while True:
+            started = time.monotonic()
+            slow_before = self.is_slow()
+            steps = run_job(*job)
+            disturbed = self.is_slow() or slow_before
+            if not disturbed or self._patience_seconds <= 0:
+                return steps, disturbed
+            self._patience_seconds -= time.monotonic() - started
+
+
+def run(jobs: Sequence[Job], rounds: int, samples: Samples, pace: Pace) -> None:
     """Run jobs in turn, so that whatever slows the machine down slows all of them, and again."""
     for number in range(1, rounds + 1):
         started = time.monotonic()
         for job in jobs:
-            samples.pace.append(_pace())
-            samples.add(job, run_job(*job))
+            steps, disturbed = pace.undisturbed(job)
+            samples.add(job, steps, disturbed=disturbed)
         seconds = time.monotonic() - started
         print(f"round {number} of {rounds}: {len(jobs)} jobs in {seconds:.0f} s", flush=True)
-
-
-def _pace() -> float:
-    started = time.perf_counter()
-    for _ in range(200_000):
-        pass
-    return (time.perf_counter() - started) * 1000
-
-
-def disturbance(samples: Samples) -> str:
-    """A warning where other work on this machine has slowed down a part of the jobs."""
-    usual = min(samples.pace)
-    slow = sum(pace > SLOW * usual for pace in samples.pace)
-    if slow <= len(samples.pace) / 10:
-        return ""
-    return f"this machine was busy: {slow} of {len(samples.pace)} jobs ran on a slow processor"
 
 
 def run_job(name: str, size: Size) -> dict[str, float]:

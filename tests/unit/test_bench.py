@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -125,18 +126,45 @@ def test_a_page_gets_the_results_between_its_marks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pace", "words"),
+    ("disturbed", "words"),
     [
-        pytest.param([5.0] * 19 + [9.0], "", id="one slow job in twenty is no matter"),
-        pytest.param(
-            [5.0] * 17 + [9.0] * 3,
-            "this machine was busy: 3 of 20 jobs ran on a slow processor",
-            id="three are told of",
-        ),
+        pytest.param(2, "", id="one job in ten is no matter"),
+        pytest.param(3, "this machine was busy: 3 of 20 jobs were disturbed", id="more are"),
     ],
 )
-def test_a_busy_machine_is_told_of(pace: list[float], words: str) -> None:
-    assert suite.disturbance(Samples(pace=pace)) == words
+def test_a_busy_machine_is_told_of(disturbed: int, words: str) -> None:
+    samples = Samples()
+    for number in range(20):
+        samples.add(("read", SIZE), {"read": 1}, disturbed=number < disturbed)
+    assert samples.warning() == words
+
+
+@pytest.mark.parametrize(
+    ("slow", "patience", "taken"),
+    [
+        pytest.param([False, False], 90, ({"read": 1}, False), id="undisturbed it is run once"),
+        pytest.param(
+            [True, False, False, False], 90, ({"read": 2}, False), id="slow before: run again"
+        ),
+        pytest.param(
+            [False, True, False, False], 90, ({"read": 2}, False), id="slow after: run again"
+        ),
+        pytest.param([False, True], 0, ({"read": 1}, True), id="without patience it is kept"),
+    ],
+)
+def test_a_disturbed_job_is_run_again_as_long_as_patience_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+    slow: list[bool],
+    patience: int,
+    taken: tuple[dict[str, float], bool],
+) -> None:
+    runs = itertools.count(1)
+    monkeypatch.setattr(suite, "PATIENCE_SECONDS", patience)
+    monkeypatch.setattr(suite, "run_job", lambda *_: {"read": next(runs)})
+    pace = suite.Pace()
+    monkeypatch.setattr(pace, "is_slow", lambda: slow.pop(0))
+    assert pace.undisturbed(("read", SIZE)) == taken
+    assert slow == []
 
 
 def test_a_median_is_of_the_rounds_and_of_steps_added_up_within_each() -> None:
