@@ -96,8 +96,9 @@ RECEIVE_BUFFER_BYTES = 4 << 20
 SEND_BUFFER_BYTES = 1 << 20
 # linux/../asm-generic/socket.h
 SO_SNDBUFFORCE = 32
-# From here on one dump of all virtual servers costs less than asking for each.
-ASKED_ONE_BY_ONE = 32
+# The answers to so many questions fit into a receive buffer that could not be enlarged; beyond, one
+# dump of all virtual servers costs less than asking for each.
+ASKED_BY_NAME = 128
 ATTEMPTS = 3
 # Seconds before a list that came out torn is asked for again.
 PAUSES = (0, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
@@ -274,14 +275,10 @@ class Client:
     def packed(
         self,
         services: Collection[bytes] | None = None,
-        settings: PackedTable | None = None,
         counters: Counters | None = None,
         expected: PackedTable | None = None,
     ) -> PackedTable:
         """Read the table, or some virtual servers of it by their packed keys.
-
-        settings
-            Where the settings of some virtual servers are known already, and need no reading.
 
         counters
             Takes the connection counters.
@@ -290,13 +287,8 @@ class Client:
             What may well be there: a virtual server that reads the same is given as this very
             object, and its bytes are in memory once.
         """
-        known = settings or {}
-        asked = None if services is None else [key for key in services if key not in known]
-        found = self._virtual_servers(asked)
-        if services is not None:
-            found.update((key, known[key].settings) for key in services if key in known)
         table: PackedTable = {}
-        for key, own in found.items():
+        for key, own in self._virtual_servers(services).items():
             held = Packed(own, self._real_servers(key, counters))
             likely = expected.get(key) if expected else None
             table[key] = likely if likely == held else held
@@ -325,12 +317,12 @@ class Client:
 
     def _virtual_servers(self, only: Collection[bytes] | None) -> dict[bytes, bytes]:
         """Settings by key."""
-        if only is not None and len(only) <= ASKED_ONE_BY_ONE:
-            return dict(_keys_and_settings(self._virtual_server(key) for key in only))
+        if only is not None and len(only) <= ASKED_BY_NAME:
+            return dict(_keys_and_settings(self._named(only)))
         for pause in PAUSES:
             time.sleep(pause)
             answers = self.ask(IPVS_CMD_GET_SERVICE, NLM_F_DUMP, b"", "list virtual servers")
-            told = _keys_and_settings([answers])
+            told = _keys_and_settings(answers)
             found = dict(told)
             # For some milliseconds after many were added, Linux 7 moves them to a larger hash
             # table, and a list in several parts repeats some and leaves out as many others.
@@ -338,14 +330,31 @@ class Client:
                 break
         return found if only is None else {key: found[key] for key in only if key in found}
 
-    def _virtual_server(self, key: bytes) -> list[bytes]:
-        named = attribute(IPVS_CMD_ATTR_SERVICE, key)
-        try:
-            return self.ask(IPVS_CMD_GET_SERVICE, NLM_F_ACK, named, "read a virtual server")
-        except KernelError as error:
-            if error.number != errno.ESRCH:
-                raise
-            return []
+    def _named(self, services: Collection[bytes]) -> list[bytes]:
+        """What the kernel tells of those virtual servers that are there: asked all at once, each
+        is answered by one message or by an error.
+        """
+        first = self._sequence + 1
+        self._sequence += len(services)
+        questions = []
+        for sequence, key in enumerate(services, first):
+            named = attribute(IPVS_CMD_ATTR_SERVICE, key)
+            questions.append(self._head(IPVS_CMD_GET_SERVICE, 0, sequence, len(named)) + named)
+        # The kernel refuses a datagram of nothing.
+        if questions:
+            self._socket.sendall(b"".join(questions))
+        answers: list[bytes] = []
+        waiting = set(range(first, self._sequence + 1))
+        while waiting:
+            for kind, sequence, data in messages(self._receive()):
+                if sequence not in waiting:
+                    continue
+                waiting.remove(sequence)
+                if kind != NLMSG_ERROR:
+                    answers.append(data[GENLMSGHDR_BYTES:])
+                elif error_number(data) != errno.ESRCH:
+                    _raise_for(data, "read a virtual server")
+        return answers
 
     def _real_servers(self, service: bytes, counters: Counters | None) -> dict[bytes, bytes]:
         """Settings by key; of a virtual server that is not there none, as the kernel says it."""
@@ -500,13 +509,12 @@ def _attributes_of(op: Op, named: bytes) -> bytes:
     return attribute(IPVS_CMD_ATTR_SERVICE, op.service + op.now)
 
 
-def _keys_and_settings(answers: Iterable[list[bytes]]) -> list[tuple[bytes, bytes]]:
+def _keys_and_settings(answers: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
     """The virtual servers that the kernel told, in its order."""
     reader = wire.VirtualServerReader()
     return [
         reader.read(answer[NLATTR.size :])
-        for told in answers
-        for answer in told
+        for answer in answers
         if _is_nested(answer, IPVS_CMD_ATTR_SERVICE)
     ]
 
@@ -669,7 +677,7 @@ def _carried_out(
     kernel: Client, goal: _Goal, before: PackedTable, ops: tuple[Op, ...], verify: bool
 ) -> Outcome:
     """Send operations until nothing is missing, but not for ever."""
-    first, now, touched, undisturbed = ops, dict(before), set[bytes](), True
+    first, now, touched, undisturbed = ops, dict(before), dict[bytes, None](), True
     for _ in range(ATTEMPTS):
         if not ops:
             break
@@ -677,14 +685,8 @@ def _carried_out(
         _refuse(ops, failed)
         if not (verify or failed):
             return Outcome(ops, Table(now))
-        touched |= {op.service for op in ops}
-        # The settings of virtual servers of which only real servers changed are known, as long as
-        # nobody else was there.
-        set_up = (
-            {op.service for op in ops if not op.real} if undisturbed and not failed else touched
-        )
-        known = {key: now[key] for key in touched - set_up if key in now}
-        _update(now, touched, kernel.packed(touched, known, expected=goal.desired))
+        touched.update(dict.fromkeys(op.service for op in ops))
+        _update(now, touched, kernel.packed(touched, expected=goal.desired))
         ops = goal.missing(now, touched)
         undisturbed = undisturbed and not failed and not ops
     if undisturbed:
