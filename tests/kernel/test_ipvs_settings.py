@@ -170,38 +170,43 @@ def test_any_daemon_is_taken(daemon: SyncDaemon) -> None:
     assert settings.read_sync_daemons() == {}
 
 
-def threads() -> list[str]:
-    """The kernel threads of sync daemons, by process id and name."""
-    names = {
-        path.parent.name: path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")
-    }
-    return sorted(f"{pid} {name}" for pid, name in names.items() if name.startswith("ipvs-"))
+def sockets() -> list[str]:
+    """The inodes of the sockets that daemons on the usual port have: another one, another daemon.
+
+    Their kernel threads would tell the same, but are not seen from another PID namespace.
+    """
+    port = f":{settings.SYNC_PORT:04X}"
+    lines = Path("/proc/thread-self/net/udp").read_text().splitlines()[1:]
+    columns = [line.split() for line in lines]
+    return [words[9] for words in columns if port in words[1] + words[2]]
 
 
 @pytest.fixture
-def no_threads() -> Iterator[None]:
+def no_daemons() -> Iterator[None]:
     """The daemons of one test are gone before the next: their namespace takes its time to die."""
     yield
     for state in SyncState:
         settings.stop_sync_daemon(state)
 
 
-@pytest.mark.usefixtures("no_threads")
+@pytest.mark.usefixtures("no_daemons")
 def test_a_daemon_that_runs_so_already_is_not_touched() -> None:
     settings.start_sync_daemon(ETH0)
-    running = threads()
-    assert len(running) >= 1
+    running = sockets()
+    assert len(running) == 1
     assert settings.plan_sync_daemon(ETH0) == settings.start_sync_daemon(ETH0)
-    assert threads() == running
+    assert sockets() == running
 
 
-@pytest.mark.usefixtures("no_threads")
+@pytest.mark.usefixtures("no_daemons")
 def test_a_daemon_with_other_settings_is_started_anew() -> None:
     _, before = settings.start_sync_daemon(ETH0)
     other = replace(ETH0, syncid=7)
     assert settings.plan_sync_daemon(other) == (before, other)
     assert settings.read_sync_daemons() == {SyncState.MASTER: before}
+    running = sockets()
     assert settings.start_sync_daemon(other) == (before, replace(before, syncid=7))
+    assert sockets() not in ([], running)
 
 
 def test_a_daemon_can_be_stopped_before_it_ever_ran() -> None:
@@ -209,10 +214,10 @@ def test_a_daemon_can_be_stopped_before_it_ever_ran() -> None:
         settings.start_sync_daemon(ETH0)
         settings.stop_sync_daemon(SyncState.MASTER)
         assert settings.read_sync_daemons() == {}
-    assert threads() == []
+    assert sockets() == []
 
 
-@pytest.mark.usefixtures("no_threads")
+@pytest.mark.usefixtures("no_daemons")
 def test_both_daemons_run_at_the_same_time_and_are_stopped_one_by_one() -> None:
     _, master = settings.start_sync_daemon(ETH0)
     _, backup = settings.start_sync_daemon(replace(ETH0, state=SyncState.BACKUP))
@@ -223,7 +228,7 @@ def test_both_daemons_run_at_the_same_time_and_are_stopped_one_by_one() -> None:
     assert settings.read_sync_daemons() == {SyncState.BACKUP: backup}
 
 
-@pytest.mark.usefixtures("no_threads")
+@pytest.mark.usefixtures("no_daemons")
 def test_a_daemon_that_cannot_be_started_leaves_the_old_one_running() -> None:
     _, before = settings.start_sync_daemon(ETH0)
     run("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1")
@@ -233,16 +238,16 @@ def test_a_daemon_that_cannot_be_started_leaves_the_old_one_running() -> None:
     assert settings.read_sync_daemons() == {SyncState.MASTER: before}
 
 
-@pytest.mark.usefixtures("no_threads")
+@pytest.mark.usefixtures("no_daemons")
 def test_an_interface_that_is_not_there_is_found_out_before_anything_is_stopped() -> None:
     settings.start_sync_daemon(ETH0)
-    running = threads()
+    running = sockets()
     with pytest.raises(KernelError) as caught:
         settings.start_sync_daemon(replace(ETH0, interface="eth7"))
     assert str(caught.value) == (
         "cannot start the master sync daemon on eth7: No such device (ENODEV)"
     )
-    assert threads() == running
+    assert sockets() == running
 
 
 def test_a_table_with_a_mixed_family_is_synchronized_by_nobody() -> None:
