@@ -1,13 +1,15 @@
 """Locks between the processes of one machine: jobs are processes, and several may run at once.
 
-A lock is given back by LOCK_UN and not by closing alone: a job that is forked meanwhile inherits
-the descriptor, and with it the lock.
+A child that is forked meanwhile shares the descriptor, and with it the lock. So a lock is given
+back by LOCK_UN and not by closing alone, and a child begins with closing what it inherited: it
+would keep the lock of a parent that is killed, even against itself.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -30,18 +32,45 @@ def exclusive(path: str, wait: bool = True) -> Iterator[bool]:
         try:
             yield got
         finally:
-            if got:
+            if got and descriptor in _ours:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
-        os.close(descriptor)
+        _close(descriptor)
+
+
+# The descriptors that this process opened; no fork comes between opening one and noting it.
+_ours: set[int] = set()
+_opening = threading.Lock()
 
 
 def _opened(path: str) -> int:
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with _opening:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(path, flags, 0o600)
+            _ours.add(descriptor)
+        return descriptor
     except OSError as error:
         raise NotAvailable(f"cannot lock {path}: {error.strerror}; this needs root") from error
+
+
+def _close(descriptor: int) -> None:
+    with _opening:
+        if descriptor in _ours:
+            _ours.remove(descriptor)
+            os.close(descriptor)
+
+
+def _begin_child() -> None:
+    while _ours:
+        os.close(_ours.pop())
+    _opening.release()
+
+
+os.register_at_fork(
+    before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_begin_child
+)
 
 
 def _locked(descriptor: int, wait: bool) -> bool:

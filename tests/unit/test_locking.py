@@ -1,0 +1,156 @@
+"""Locks between processes, some of which are forked while another thread holds one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from saltext.lvs import locking
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "locks" / "table")
+
+
+def is_free(path: str) -> bool:
+    with locking.exclusive(path, wait=False) as got:
+        return got
+
+
+def forked(work: Callable[[], None]) -> int:
+    """A child that does this and ends; its number."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
+
+
+@contextmanager
+def held_by_a_thread(path: str) -> Iterator[None]:
+    """Somebody else in this process has the lock."""
+    taken, give_back = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locking.exclusive(path):
+            taken.set()
+            give_back.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert taken.wait(10)
+        yield
+    finally:
+        give_back.set()
+        thread.join()
+
+
+def dies_while_its_child_lives(path: str, work: Callable[[], None]) -> int:
+    """A process that is killed while a thread of it holds the lock; the number of a child that it
+    forked meanwhile, which does *work* afterwards.
+    """
+    tell, told = os.pipe()
+
+    def work_later() -> None:
+        time.sleep(0.2)
+        work()
+
+    def hold_and_fork() -> None:
+        with held_by_a_thread(path):
+            child = forked(work_later)
+            os.write(told, str(child).encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    holder = forked(hold_and_fork)
+    os.close(told)
+    child = int(os.read(tell, 20))
+    os.close(tell)
+    assert os.waitstatus_to_exitcode(os.waitpid(holder, 0)[1]) == -signal.SIGKILL
+    return child
+
+
+def test_a_child_that_outlives_a_killed_holder_does_not_keep_its_lock(path: str) -> None:
+    child = dies_while_its_child_lives(path, lambda: time.sleep(30))
+    try:
+        assert is_free(path)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_takes_the_lock_that_its_killed_parent_held(path: str, tmp_path: Path) -> None:
+    def take() -> None:
+        signal.alarm(20)
+        with locking.exclusive(path):
+            (tmp_path / "taken").touch()
+
+    dies_while_its_child_lives(path, take)
+    end = time.monotonic() + 10
+    while not (tmp_path / "taken").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert (tmp_path / "taken").exists()
+
+
+def test_a_child_waits_until_the_other_thread_gives_the_lock_back(path: str) -> None:
+    tell, told = os.pipe()
+
+    def take() -> None:
+        os.write(told, b"free" if is_free(path) else b"kept")
+        with locking.exclusive(path):
+            os.write(told, b"mine")
+
+    with held_by_a_thread(path):
+        child = forked(take)
+        assert os.read(tell, 4) == b"kept"
+    assert os.read(tell, 4) == b"mine"
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(tell)
+    os.close(told)
+    assert is_free(path)
+
+
+def test_a_child_that_was_forked_in_the_middle_does_not_give_its_parents_lock_back(
+    path: str,
+) -> None:
+    with locking.exclusive(path):
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+            assert not is_free(path)
+    if not child:
+        os._exit(0)
+    assert is_free(path)
+
+
+def test_many_forks_during_many_locks_leave_no_descriptor_open(path: str) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before, stop = descriptors(), threading.Event()
+
+    def lock_and_give_back() -> None:
+        while not stop.is_set():
+            is_free(path)
+
+    thread = threading.Thread(target=lock_and_give_back)
+    thread.start()
+    try:
+        for _ in range(100):
+            child = os.fork()
+            if not child:
+                os._exit(descriptors() - before)
+            # What the other thread had open is closed in the child.
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        thread.join()
+    assert descriptors() == before
