@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from saltext.lvs import connections, ipvs, settings, stats
+from saltext.lvs import connections, ipvs, namespaces, settings, stats
 from saltext.lvs.errors import KernelError, NotAvailable
 from saltext.lvs.model import Forward
+from saltext.lvs.settings import SyncDaemon, SyncState
 from saltext.lvs.stats import Counters, Rates
 
 from tests.unit.tables import key, real_server, table, virtual_server
@@ -309,6 +310,71 @@ def test_a_page_is_no_more_than_was_asked_for() -> None:
 
 
 # --------------------------------------------------------------------------------------------------
+# Synchronization
+
+
+@pytest.fixture
+def other_director() -> Iterator[None]:
+    """A second director in a namespace of its own, and a cable between the two."""
+    run("ip netns add backup")
+    run("ip link add eth0 type veth peer name eth0 netns backup")
+    run("ip address add 10.10.20.11/24 dev eth0")
+    run("ip address add fd00:20::11/64 dev eth0 nodad")
+    run("ip link set eth0 up")
+    run("ip -n backup address add 10.10.20.12/24 dev eth0")
+    run("ip -n backup address add fd00:20::12/64 dev eth0 nodad")
+    run("ip -n backup link set eth0 up")
+    yield
+    settings.stop_sync_daemon(SyncState.MASTER)
+    namespaces.within("backup", lambda: settings.stop_sync_daemon(SyncState.BACKUP))
+    run("ip netns delete backup")
+
+
+DAEMONS: dict[str, tuple[dict[str, object], dict[str, object], bool]] = {
+    "with the same number": ({"syncid": 10}, {"syncid": 10}, True),
+    "whatever the master's number": ({"syncid": 10}, {"syncid": 0}, True),
+    "not with another number": ({"syncid": 10}, {"syncid": 11}, False),
+    "in a group and on a port of their own": (
+        {"multicast_group": "239.1.2.3", "port": 9000, "maxlen": 1200},
+        {"multicast_group": "239.1.2.3", "port": 9000},
+        True,
+    ),
+    "in an IPv6 group": ({"multicast_group": "ff02::81"}, {"multicast_group": "ff02::81"}, True),
+    "not on another port": ({"port": 9000}, {"port": 9001}, False),
+}
+
+
+@pytest.mark.usefixtures("other_director")
+@pytest.mark.parametrize(("master", "backup", "learns"), DAEMONS.values(), ids=DAEMONS.keys())
+def test_a_backup_learns_the_masters_connections(
+    master: dict[str, object], backup: dict[str, object], learns: bool
+) -> None:
+    both = {"interface": "eth0"}
+    wanted = SyncDaemon.from_data({"state": "backup", **both, **backup})
+    namespaces.within("backup", lambda: settings.start_sync_daemon(wanted))
+    settings.start_sync_daemon(SyncDaemon.from_data({"state": "master", **both, **master}))
+    ipvs.apply(table(virtual_server(WEB, RS1)))
+    link, _ = connect()
+    for _ in range(5):
+        link.sendall(b"more packets")
+        link.recv(1024)
+    found = connections.look().page
+
+    def learnt() -> list[tuple[str, str]]:
+        listing = namespaces.within("backup", connections.look)
+        return [(connection.client, connection.real_server) for connection in listing.page]
+
+    if learns:
+        until(learnt, "the connection to the backup")
+        assert learnt() == [(connection.client, connection.real_server) for connection in found]
+    else:
+        # The master sends what it has every two seconds at the latest.
+        time.sleep(3)
+        assert learnt() == []
+    link.close()
+
+
+# --------------------------------------------------------------------------------------------------
 # What the recommended kernel settings do
 
 
@@ -347,14 +413,12 @@ def test_a_backup_that_keeps_to_itself_directs_nothing() -> None:
     run("sysctl -qw net.ipv4.vs.backup_only=1")
     exchange()
     for state in ("master", "backup"):
-        settings.start_sync_daemon(
-            settings.SyncDaemon.from_data({"state": state, "interface": "lo"})
-        )
+        settings.start_sync_daemon(SyncDaemon.from_data({"state": state, "interface": "lo"}))
     with pytest.raises(ConnectionRefusedError):
         connect()
-    settings.stop_sync_daemon(settings.SyncState.BACKUP)
+    settings.stop_sync_daemon(SyncState.BACKUP)
     exchange()
-    settings.stop_sync_daemon(settings.SyncState.MASTER)
+    settings.stop_sync_daemon(SyncState.MASTER)
 
 
 def test_there_are_no_connections_without_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
