@@ -236,11 +236,11 @@ def add_service(protocol=None, service_address=None, scheduler="wlc"):
     wanted = replace(model.VirtualServer.empty(key), scheduler=_scheduler(scheduler))
 
     def added(current):
-        if current not in (None, wanted):
+        if current is not None:
             raise errors.WrongState(f"there is {key} already")
         return wanted
 
-    return _changed(key, added, f"there is {key} already")
+    return _changed(key, added)
 
 
 @_salt_errors
@@ -336,18 +336,14 @@ def add_server(
     forward = _forward(packet_forward_method) or model.Forward.DIRECT
     weight = 1 if _weight(weight) is None else _weight(weight)
     wanted = model.RealServer(ipvsadm.settled(asked, forward, key), forward, weight)
-    exists = f"{key} has a real server {wanted.key} already"
 
     def added(current):
         server = _there(current, key)
-        held = {real.key: real for real in server.real_servers}
-        if wanted.key not in held:
-            return _with(server, wanted)
-        if held[wanted.key] != _edited(held[wanted.key], asked, key, forward, weight):
-            raise errors.WrongState(exists)
-        return server
+        if any(real.key == wanted.key for real in server.real_servers):
+            raise errors.WrongState(f"{key} has a real server {wanted.key} already")
+        return _with(server, wanted)
 
-    return _changed(key, added, exists)
+    return _changed(key, added)
 
 
 @_salt_errors
@@ -382,9 +378,7 @@ def edit_server(
 
     def edited(current):
         server = _there(current, key)
-        real = ipvsadm.find(server, asked)
-        if real is None:
-            raise errors.WrongState(f"{key} has no real server {asked}")
+        real = _held(server, asked)
         return _with(server, _edited(real, asked, key, forward, weight), instead_of=real)
 
     return _changed(key, edited)
@@ -515,10 +509,9 @@ def delete_server(protocol=None, service_address=None, server_address=None):
 
     def deleted(current):
         server = _there(current, key)
-        real = ipvsadm.find(server, asked)
-        return _with(server, instead_of=real) if real else server
+        return _with(server, instead_of=_held(server, asked))
 
-    return _changed(key, deleted, f"{key} has no real server {asked}")
+    return _changed(key, deleted)
 
 
 @_salt_errors
@@ -539,7 +532,11 @@ def delete_service(protocol=None, service_address=None):
         salt lb1 lvs.delete_service tcp 10.10.10.12:80
     """
     key = ipvsadm.virtual_server_key(protocol, service_address)
-    return _changed(key, lambda _: None, f"there is no {key}")
+
+    def deleted(current):
+        _there(current, key)
+
+    return _changed(key, deleted)
 
 
 @_salt_errors
@@ -566,12 +563,8 @@ def clear():
     return True
 
 
-def _changed(key, change, unchanged=""):
-    """Edit one virtual server; True, or an error where nothing had to change."""
-    outcome = ipvs.edit(key, change, leave=_kept())
-    _expect_done(outcome)
-    if unchanged and not outcome.ops:
-        raise errors.WrongState(unchanged)
+def _changed(key, change):
+    _expect_done(ipvs.edit(key, change, leave=_kept()))
     return True
 
 
@@ -604,6 +597,13 @@ def _there(server, key):
     return server
 
 
+def _held(server, asked):
+    real = ipvsadm.find(server, asked)
+    if real is None:
+        raise errors.WrongState(f"{server.key} has no real server {asked}")
+    return real
+
+
 def _with(server, *added, instead_of=None):
     """A virtual server with another real server, or with one instead of another."""
     gone = {real.key for real in (instead_of, *added) if real}
@@ -619,7 +619,9 @@ def _edited(real, asked, key, forward, weight):
     # The kernel decides which addresses are its own, and does not forward to them.
     if forward in (None, real.forward) or real.forward is model.Forward.LOCAL:
         return real
-    return replace(real, key=ipvsadm.settled(asked, forward, key), forward=forward)
+    # What a tunnel was made of does not outlive it.
+    limits = (real.upper_threshold, real.lower_threshold)
+    return model.RealServer(ipvsadm.settled(asked, forward, key), forward, real.weight, *limits)
 
 
 def _named(kwargs, *names):
@@ -657,6 +659,6 @@ def _weight(value):
     if value in (None, ""):
         return None
     text = str(value) if type(value) in (int, str) else ""
-    if re.fullmatch("[0-9]{1,10}", text) and int(text) <= ipvsadm.MAX_WEIGHT:
+    if re.fullmatch("[0-9]{1,10}", text) and int(text) <= tables.HEAVIEST:
         return int(text)
-    raise errors.InvalidConfig("weight", value, f"a whole number from 0 to {ipvsadm.MAX_WEIGHT}")
+    raise errors.InvalidConfig("weight", value, f"a whole number from 0 to {tables.HEAVIEST}")

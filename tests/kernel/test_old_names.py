@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+from saltext.lvs import ipvs
+from saltext.lvs import ipvsadm as notation
+from saltext.lvs.table import Table
 
 from tests.functional.conftest import Minion, example
 from tests.lab.waiting import until
@@ -171,6 +174,20 @@ CHANGES: dict[str, tuple[list[str], Call, list[str]]] = {
         call("edit_server", *TCP, "10.10.10.42:8080", "nat"),
         [WEB, RS2],
     ),
+    "direct routing instead of a tunnel gives up what the tunnel was made of": (
+        [WEB, f"{RS1.replace('-g', '-i')} --tun-type gue --tun-port 6080 --tun-csum"],
+        call("edit_server", *ON_RS1, "dr"),
+        [WEB, RS1],
+    ),
+    "a new weight keeps what a tunnel is made of": (
+        [WEB, f"{RS1.replace('-g', '-i')} --tun-type gue --tun-port 6080 --tun-csum"],
+        call("edit_server", *ON_RS1, weight=0),
+        [
+            WEB,
+            "-a -t 10.10.10.10:80 -r 10.10.10.41:80 -i -w 0 --tun-type gue --tun-port 6080 "
+            "--tun-csum",
+        ],
+    ),
     "a direct real server is found by a port that it cannot have": (
         [WEB, RS1],
         call("edit_server", *TCP, "10.10.10.41:8080", weight=3),
@@ -191,6 +208,8 @@ def test_a_function_changes_what_it_says(
     function, args, kwargs = called
     assert lb1.call(function, *args, **kwargs) is True
     assert held() == after
+    # What ipvsadm does not show is as if it had been written so from the start.
+    assert ipvs.read().table == Table.of(notation.read("\n".join(after)))
 
 
 def test_thresholds_outlive_an_edit(lb1: Minion) -> None:

@@ -33,7 +33,7 @@ from saltext.lvs.model import (
     VirtualServerKey,
     endpoint,
 )
-from saltext.lvs.table import MODULE_NAME
+from saltext.lvs.table import HEAVIEST, MODULE_NAME
 
 # Makes the error of what would be right.
 Fault = Callable[[str], InvalidConfig]
@@ -42,8 +42,6 @@ PortOf = Callable[[str, str], int]
 
 # Of a bare -p: IPVS_SVC_PERSISTENT_TIMEOUT in ipvsadm's source. Its manual says 300.
 BARE_PERSISTENCE_SECONDS = 360
-# As ipvsadm(8) has it, and the kernel; in a pillar the limit is lower (model.MAX_WEIGHT).
-MAX_WEIGHT = 2**31 - 1
 MAX_PORT = 65535
 
 FORWARD_OPTIONS = {Forward.DIRECT: "-g", Forward.TUNNEL: "-i", Forward.MASQ: "-m"}
@@ -501,7 +499,7 @@ def _real_server(line: _Line, of: VirtualServerKey) -> RealServer:
     return RealServer(
         key=settled(key, forward, of),
         forward=forward,
-        weight=line.number("weight", 0, MAX_WEIGHT, 1),
+        weight=line.number("weight", 0, HEAVIEST, 1),
         upper_threshold=upper,
         lower_threshold=line.number("lower threshold", 0, upper, 0),
         tunnel_type=tunnel_type,
