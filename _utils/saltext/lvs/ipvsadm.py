@@ -375,7 +375,7 @@ def read(text: str, port_of: PortOf = socket.getservbyname) -> tuple[VirtualServ
     Raises :class:`InvalidConfig` for all lines that are wrong, each with a path such as ``line 3``,
     the line and what would be right.
     """
-    table: dict[VirtualServerKey, VirtualServer] = {}
+    table: _Drafts = {}
     problems: list[InvalidConfig] = []
     for number, written in enumerate(text.split("\n"), 1):
         words = written.split()
@@ -390,25 +390,43 @@ def read(text: str, port_of: PortOf = socket.getservbyname) -> tuple[VirtualServ
             problems.append(error)
     if problems:
         raise InvalidConfig.of(problems)
-    return tuple(table.values())
+    return tuple(
+        replace(draft.settings, real_servers=_sorted(draft.real_servers.values()))
+        for draft in table.values()
+    )
 
 
-def _carry_out(line: _Line, table: dict[VirtualServerKey, VirtualServer], *, broken: bool) -> None:
+@dataclass
+class _Draft:
+    """A virtual server about which more lines may come."""
+
+    settings: VirtualServer
+    real_servers: dict[RealServerKey, RealServer]
+
+
+_Drafts = dict[VirtualServerKey, _Draft]
+
+
+def _sorted(servers: Iterable[RealServer]) -> tuple[RealServer, ...]:
+    return tuple(sorted(servers, key=lambda server: server.key.sort_key()))
+
+
+def _carry_out(line: _Line, table: _Drafts, *, broken: bool) -> None:
     """Do to a table what a line says; *broken* when earlier lines were wrong."""
     key = _key_of(line)
     current = table.get(key)
     if line.command == "add-service":
         if current:
             raise line.fault(f"one for another virtual server: there is {key} already")
-        table[key] = _virtual_server(line, key)
+        table[key] = _Draft(_virtual_server(line, key), {})
     elif current is None:
         # If a line was wrong, the missing one may be just that.
         if not broken:
             raise line.fault(f"behind a line that adds {key} with -A")
     elif line.of_real_server:
-        table[key] = replace(current, real_servers=_real_servers(line, current))
+        _carry_out_real_server(line, current)
     else:
-        table[key] = replace(_virtual_server(line, key), real_servers=current.real_servers)
+        current.settings = _virtual_server(line, key)
 
 
 def _key_of(line: _Line) -> VirtualServerKey:
@@ -474,16 +492,13 @@ def _flags(line: _Line, scheduler: str) -> int:
     return flags
 
 
-def _real_servers(line: _Line, of: VirtualServer) -> tuple[RealServer, ...]:
-    """The real servers of a virtual server after a line about one of them."""
-    server = _real_server(line, of.key)
-    held = {real.key: real for real in of.real_servers}
-    if (server.key in held) is (line.command == "add-server"):
-        adds = line.command == "add-server"
+def _carry_out_real_server(line: _Line, draft: _Draft) -> None:
+    key, adds = draft.settings.key, line.command == "add-server"
+    server = _real_server(line, key)
+    if (server.key in draft.real_servers) is adds:
         known = "has it already" if adds else "has none such before this line"
-        raise line.fault(f"one for another real server: {of.key} {known}")
-    held[server.key] = server
-    return tuple(sorted(held.values(), key=lambda real: real.key.sort_key()))
+        raise line.fault(f"one for another real server: {key} {known}")
+    draft.real_servers[server.key] = server
 
 
 def _real_server(line: _Line, of: VirtualServerKey) -> RealServer:
