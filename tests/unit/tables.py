@@ -147,6 +147,9 @@ def virtual_servers(draw: st.DrawFn) -> VirtualServer:
         netmask=draw(st.integers(1, whole)) if persistence else whole,
         one_packet=of.protocol is Protocol.UDP and draw(st.booleans()),
         scheduler_flags=draw(st.sampled_from([0, 8, 16, 32, 56])),
+        persistence_engine="sip"
+        if persistence and of.protocol is Protocol.UDP and draw(st.booleans())
+        else "",
         real_servers=draw(real_servers(of)),
     )
 
