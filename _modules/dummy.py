@@ -15,7 +15,15 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 saltext.lvs.refresh(__file__)
 
-from saltext.lvs import errors, links, model, realserver, rtnetlink, watch  # noqa: E402
+from saltext.lvs import (  # noqa: E402
+    errors,
+    links,
+    model,
+    persistence,
+    realserver,
+    rtnetlink,
+    watch,
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,15 +68,16 @@ def list_():
 
 
 @_salt_errors
-def plan(interface=None, addresses=None):
+def plan(interface=None, addresses=None, persist=None):
     """
     Return what ``dummy.present`` would do now, and change nothing.
 
     The answer has ``interface``; ``operations``, sentences in the order in which they would be
     carried out, and ``changes``, an ``old`` and a ``new`` for the interface's state and for each
-    address's holder, both empty when all is as it should be; ``foreign``, addresses on the
-    interface that are none of ours and stay; and ``faults``, sentences about ARP settings that
-    would let a VIP be heard.
+    address's holder, and a ``diff`` for each file, both empty when all is as it should be;
+    ``foreign``, addresses on the interface that are none of ours and stay; ``faults``, sentences
+    about ARP settings that would let a VIP be heard; ``persisted_by`` and ``warnings`` as of
+    ``dummy.plan_persist``.
 
     interface
         The dummy interface; by default the pillar's ``vip_interface``.
@@ -76,6 +85,9 @@ def plan(interface=None, addresses=None):
     addresses
         The VIPs that it should hold, /32 (IPv6: /128); by default those that the pillar asks this
         minion to hold.
+
+    persist
+        As for ``dummy.plan_persist``.
 
     Raises SaltInvocationError for a wrong pillar or argument, CommandExecutionError if an interface
     of another kind has the name.
@@ -88,20 +100,20 @@ def plan(interface=None, addresses=None):
         salt rs1 dummy.plan dummy0 '[10.10.10.10, "2001:db8::10"]'
     """
     duty = _duty(interface, addresses)
-    ops = realserver.plan(duty)
+    asked, facts = _asked(persist), persistence.read_facts()
     return {
-        "interface": duty.interface,
-        "operations": [str(op) for op in ops],
-        "changes": links.changes(ops),
+        **_changed(duty, realserver.plan(duty), _files(duty, asked, facts)),
         "foreign": _foreign(duty),
         "faults": [str(fault) for fault in realserver.faults(duty)],
+        **_at_boot(duty, asked, facts),
     }
 
 
 @_salt_errors
-def present(interface=None, addresses=None, check_arp=True):
+def present(interface=None, addresses=None, check_arp=True, persist=None):
     """
-    Make a dummy interface hold its VIPs, up and without ARP, and read it back.
+    Make a dummy interface hold its VIPs, up and without ARP, and read it back; then write what
+    brings it back at the next boot.
 
     VIPs that this extension once put there and that are no longer wanted go; addresses that
     somebody else put there stay. The answer is that of ``dummy.plan``, but of what was really done,
@@ -113,8 +125,11 @@ def present(interface=None, addresses=None, check_arp=True):
     check_arp
         Refuse to add an IPv4 VIP while this machine would answer ARP for it; False adds it anyway.
 
+    persist
+        As for ``dummy.plan_persist``.
+
     Raises what ``dummy.plan`` does, and CommandExecutionError without pyroute2, for ARP settings
-    that are not right yet, or where the kernel refuses.
+    that are not right yet, where the kernel refuses, or for a file that cannot be written.
 
     CLI Example:
 
@@ -123,7 +138,12 @@ def present(interface=None, addresses=None, check_arp=True):
         salt 'rs*' dummy.present
     """
     duty = _duty(interface, addresses)
-    return _told(duty, realserver.present(duty, bool(check_arp)))
+    asked, facts = _asked(persist), persistence.read_facts()
+    outcome = realserver.present(duty, bool(check_arp))
+    # The files come last: until then those of before tell which addresses are ours.
+    written = _files(duty, asked, facts)
+    persistence.write(written)
+    return {**_told(duty, outcome, written), **_at_boot(duty, asked, facts)}
 
 
 @_salt_errors
@@ -143,17 +163,14 @@ def plan_absent(interface=None, force=False):
     """
     duty = _duty(interface, None if interface is None else _pillar_vips())
     ops = realserver.plan_absent(duty, bool(force))
-    return {
-        "interface": duty.interface,
-        "operations": [str(op) for op in ops],
-        "changes": links.changes(ops),
-    }
+    return _changed(duty, ops, _no_files(duty))
 
 
 @_salt_errors
 def absent(interface=None, force=False):
     """
-    Take a dummy interface away, with the VIPs on it.
+    Take a dummy interface away, with the VIPs on it and the files that would bring it back at a
+    boot.
 
     The answer is as of ``dummy.present``.
 
@@ -172,7 +189,68 @@ def absent(interface=None, force=False):
         salt rs1 dummy.absent dummy1
     """
     duty = _duty(interface, None if interface is None else _pillar_vips())
-    return _told(duty, realserver.absent(duty, bool(force)))
+    outcome = realserver.absent(duty, bool(force))
+    removed = _no_files(duty)
+    persistence.write(removed)
+    return _told(duty, outcome, removed)
+
+
+@_salt_errors
+def plan_persist(interface=None, addresses=None, persist=None):
+    """
+    Return what ``dummy.persist`` would do now, and change nothing.
+
+    The answer has ``interface``; ``operations`` and ``changes`` as of ``dummy.plan``, of files
+    alone; ``persisted_by``, who brings the interface back at a boot, or None; and ``warnings``,
+    sentences about why that might fail.
+
+    interface, addresses
+        As for ``dummy.plan``.
+
+    persist
+        Whom to write files for: ``systemd-networkd``, ``NetworkManager``, ``ifupdown``, ``systemd``
+        (a unit of our own), ``auto`` (which of these is in use is found out), or False (none). By
+        default the pillar's ``vip_persistence``; ``auto`` without a pillar. Files for another one
+        that were written before go.
+
+    Raises SaltInvocationError for a wrong pillar or argument, CommandExecutionError for a file that
+    cannot be read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'rs*' dummy.plan_persist
+        salt rs1 dummy.plan_persist persist=ifupdown
+    """
+    duty = _duty(interface, addresses)
+    asked, facts = _asked(persist), persistence.read_facts()
+    return {**_changed(duty, (), _files(duty, asked, facts)), **_at_boot(duty, asked, facts)}
+
+
+@_salt_errors
+def persist(interface=None, addresses=None, persist=None):
+    """
+    Write what brings a dummy interface back at the next boot, and leave the interface as it is.
+
+    The answer is as of ``dummy.plan_persist``, but of what was done.
+
+    interface, addresses, persist
+        As for ``dummy.plan_persist``.
+
+    Raises what that does, and CommandExecutionError for a file that cannot be written.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'rs*' dummy.persist
+    """
+    duty = _duty(interface, addresses)
+    asked, facts = _asked(persist), persistence.read_facts()
+    written = _files(duty, asked, facts)
+    persistence.write(written)
+    return {**_changed(duty, (), written), **_at_boot(duty, asked, facts)}
 
 
 @_salt_errors
@@ -287,14 +365,48 @@ def _pillar_vips():
 
 def _foreign(duty):
     link = rtnetlink.read(duty.interface)
-    return [str(address) for address in links.foreign(link, duty.vips)] if link else []
+    ours = persistence.recorded(duty.interface).union(duty.vips)
+    return [str(address) for address in links.foreign(link, ours)] if link else []
 
 
-def _told(duty, outcome):
+def _told(duty, outcome, files=()):
     return {
-        "interface": duty.interface,
-        "operations": [str(op) for op in outcome.ops],
-        "changes": links.changes(outcome.ops),
+        **_changed(duty, outcome.ops, files),
         "foreign": _foreign(duty),
         "left": [str(op) for op in outcome.left],
+    }
+
+
+def _changed(duty, ops, files):
+    """What is done to the interface, and to files for the next boot."""
+    return {
+        "interface": duty.interface,
+        "operations": [str(change) for change in (*ops, *files)],
+        "changes": {
+            **links.changes(ops),
+            **{change.path: change.as_data() for change in files},
+        },
+    }
+
+
+def _asked(persist):
+    """Who is to bring VIPs back, by the argument or by the pillar."""
+    if persist is None and "lvs" in __pillar__:
+        return model.from_pillar(__pillar__).vip_persistence
+    return model.as_vip_persistence(persist)
+
+
+def _files(duty, asked, facts):
+    return persistence.plan(duty.interface, duty.vips, persistence.choose(asked, facts))
+
+
+def _no_files(duty):
+    return persistence.plan(duty.interface, (), model.VipPersistence.NONE)
+
+
+def _at_boot(duty, asked, facts):
+    kind = persistence.choose(asked, facts)
+    return {
+        "persisted_by": None if kind is model.VipPersistence.NONE else kind.value,
+        "warnings": list(persistence.warnings(asked, duty.interface, facts)),
     }

@@ -18,12 +18,13 @@ def __virtual__():
     return False, "the dummy execution module is not loaded"
 
 
-def present(name, addresses=None, check_arp=True):
+def present(name, addresses=None, check_arp=True, persist=None):
     """
-    A dummy interface is there, up and without ARP, and holds its VIPs.
+    A dummy interface is there, up and without ARP, and holds its VIPs; and it will after a boot.
 
     VIPs that this extension once put there and that are no longer wanted go; addresses that
-    somebody else put there stay, and are named.
+    somebody else put there stay, and are named. The files for the next boot are written without
+    touching the interface.
 
     name
         The interface.
@@ -36,18 +37,24 @@ def present(name, addresses=None, check_arp=True):
         Refuse to add an IPv4 VIP while this machine would answer ARP for it: ``arp_ignore`` must be
         1 and ``arp_announce`` 2, for all interfaces or for the one that clients come in on. In test
         mode it is only said, since a state before this one may be about to set them.
+
+    persist
+        Who brings it back at a boot: ``systemd-networkd``, ``NetworkManager``, ``ifupdown``,
+        ``systemd`` (a unit of our own), ``auto`` (which of these is in use is found out), or False
+        (nobody). By default the pillar's ``vip_persistence``; ``auto`` without a pillar. Files for
+        another one that were written before go.
     """
     return _kept(
         name,
         "{} is as it should be.",
-        lambda: __salt__["dummy.plan"](name, addresses),
-        lambda: __salt__["dummy.present"](name, addresses, check_arp=check_arp),
+        lambda: __salt__["dummy.plan"](name, addresses, persist=persist),
+        lambda: __salt__["dummy.present"](name, addresses, check_arp=check_arp, persist=persist),
     )
 
 
 def absent(name, force=False):
     """
-    A dummy interface is not there, nor are the VIPs on it.
+    A dummy interface is not there, nor are the VIPs on it, nor the files that would bring it back.
 
     name
         The interface.
@@ -103,6 +110,7 @@ def _notes(answer):
     foreign = answer.get("foreign", ())
     yield from (f"{address} is not ours: left alone." for address in foreign)
     yield from (f"Beware: {fault}." for fault in answer.get("faults", ()))
+    yield from (f"Beware: {warning}." for warning in answer.get("warnings", ()))
 
 
 def _left(done):

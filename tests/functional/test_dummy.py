@@ -34,7 +34,7 @@ CHANGES = {
 def rs1(minion: MinionMaker) -> Minion:
     """A real server of the production example, with an interface that is nowhere."""
     pillar = example("production")
-    pillar["lvs"]["vip_interface"] = INTERFACE
+    pillar["lvs"].update(vip_interface=INTERFACE, vip_persistence=False)
     return minion("rs1", pillar)
 
 
@@ -56,13 +56,16 @@ def test_the_plan_comes_from_the_pillar(rs1: Minion) -> None:
         "changes": CHANGES,
         "foreign": [],
         "faults": planned["faults"],
+        "persisted_by": None,
+        "warnings": [],
     }
     assert json.loads(json.dumps(planned)) == planned
 
 
 def test_a_plan_may_be_for_any_interface_and_vips(rs1: Minion, minion: MinionMaker) -> None:
     for one in (rs1, minion("elsewhere", {})):
-        planned = one.call("dummy.plan", "lvs-test-two", ["fd00::10", "10.10.10.11"])
+        vips = ["fd00::10", "10.10.10.11"]
+        planned = one.call("dummy.plan", "lvs-test-two", vips, persist=False)
         assert planned["operations"] == [
             "create dummy interface lvs-test-two",
             "add fd00::10/128 to lvs-test-two",
@@ -72,7 +75,7 @@ def test_a_plan_may_be_for_any_interface_and_vips(rs1: Minion, minion: MinionMak
 
 def test_a_director_holds_no_vip_here(minion: MinionMaker) -> None:
     pillar = example("production")
-    pillar["lvs"]["vip_interface"] = INTERFACE
+    pillar["lvs"].update(vip_interface=INTERFACE, vip_persistence=False)
     assert minion("lb1", pillar).call("dummy.plan")["operations"] == OPERATIONS[:1]
 
 

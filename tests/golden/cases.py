@@ -42,7 +42,8 @@ class Case:
 
 def folders() -> list[Path]:
     """The cases' folders."""
-    return sorted(path for path in HERE.iterdir() if path.is_dir() and path.name != "__pycache__")
+    others = ("__pycache__", "at_boot")
+    return sorted(path for path in HERE.iterdir() if path.is_dir() and path.name not in others)
 
 
 def cases() -> Iterator[Case]:

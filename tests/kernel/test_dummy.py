@@ -526,7 +526,9 @@ def rs1(tmp_path: Path) -> Minion:
     watch.memories.clear()
     # Salt's own handlers write to streams that pytest has closed by then.
     logging.raiseExceptions = False
-    return Minion("rs1", example("production"), tmp_path)
+    pillar = example("production")
+    pillar["lvs"]["vip_persistence"] = False
+    return Minion("rs1", pillar, tmp_path)
 
 
 PRESENT = {

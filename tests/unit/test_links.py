@@ -127,6 +127,14 @@ def test_an_interface_of_another_kind_is_never_touched(kind: str, words: str) ->
     assert [str(planned.value), str(planned_absent.value)] == [expected, expected]
 
 
+def test_what_our_files_put_there_at_a_boot_counts_as_ours() -> None:
+    booted = dummy("~10.10.10.10/32", "~10.10.10.11/32", "~192.0.2.7/24")
+    ours = vips("10.10.10.10/32", "10.10.10.11/32")
+    planned = links.plan("dummy0", booted, ours[:1], ours)
+    assert [str(op) for op in planned] == ["remove 10.10.10.11/32 from dummy0"]
+    assert links.plan("dummy0", booted, ours, ours) == ()
+
+
 ABSENT = {
     "nothing is there": (None, [], False, []),
     "ours goes with the interface": (

@@ -218,6 +218,11 @@ def both(*spoils: Spoil) -> Spoil:
 
 
 WRONG = {
+    "nobody who could bring VIPs back": (
+        at("lvs:vip_persistence", "wicked"),
+        "lvs:vip_persistence is 'wicked'; it should be one of auto, systemd-networkd, ifupdown, "
+        "NetworkManager, systemd, False",
+    ),
     "a port beyond 65535": (
         at("lvs:virtual_servers:web:port", 70000),
         "lvs:virtual_servers:web:port is 70000; it should be a whole number from 1 to 65535",
@@ -641,6 +646,22 @@ def test_a_right_pillar_may_still_deserve_a_look(
         del pillar["lvs_secrets"]
     judged = model.judge(pillar, minion_id)
     assert (judged["valid"], judged["warnings"]) == (True, warnings)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (None, model.VipPersistence.AUTO),
+        ("NetworkManager", model.VipPersistence.NETWORK_MANAGER),
+        (False, model.VipPersistence.NONE),
+    ],
+    ids=["not said", "a program", "nobody"],
+)
+def test_who_brings_vips_back_at_a_boot(
+    pillar: Pillar, value: object, kind: model.VipPersistence
+) -> None:
+    at("lvs:vip_persistence", value)(pillar)
+    assert model.from_pillar(pillar).vip_persistence is kind
 
 
 def test_settings_without_effect_are_said_to_be_so(pillar: Pillar) -> None:

@@ -76,7 +76,12 @@ class Op:
         return f"{self.action.value} {self.address} {to_or_from} {self.interface}"
 
 
-def plan(name: str, current: Link | None, wanted: Sequence[Interface]) -> tuple[Op, ...]:
+def plan(
+    name: str,
+    current: Link | None,
+    wanted: Sequence[Interface],
+    ours: Collection[Interface] = (),
+) -> tuple[Op, ...]:
     """Return the operations that make an interface hold the wanted VIPs.
 
     It is brought up, without ARP. Of other addresses those that bear our mark go, and a wanted VIP
@@ -89,12 +94,16 @@ def plan(name: str, current: Link | None, wanted: Sequence[Interface]) -> tuple[
     wanted
         The VIPs, each with a full prefix (:func:`as_vips`).
 
+    ours
+        Addresses that count as ours although they do not bear our mark: those that our files have
+        had put there at a boot.
+
     Raises :class:`NotOurs` if the interface is there but is no dummy interface.
     """
     if current is None:
         return Op(Action.CREATE, name), *(Op(Action.ADD, name, vip) for vip in wanted)
     _expect_dummy(current)
-    unwanted = _unwanted(current, wanted)
+    unwanted = _unwanted(current, wanted, ours)
     named = {vip.ip for vip in wanted}
     # The kernel takes an IPv6 address only once to an interface, whatever its prefix.
     first = {address for address in unwanted if address.version == 6 and address.ip in named}
@@ -110,7 +119,8 @@ def plan_absent(current: Link | None, ours: Collection[Interface], force: bool) 
     """Return the operations that take a dummy interface away.
 
     ours
-        Addresses that may go although they do not bear our mark: the VIPs that the pillar names.
+        Addresses that may go although they do not bear our mark: the VIPs that the pillar names,
+        and those of our files.
 
     force
         Let all addresses go, whoever put them there.
@@ -190,14 +200,17 @@ def _setting(current: Link) -> list[Op]:
     return [Op(Action.SET, current.name, was=state(current))]
 
 
-def _unwanted(current: Link, wanted: Iterable[Interface]) -> list[Interface]:
+def _unwanted(
+    current: Link, wanted: Iterable[Interface], ours: Collection[Interface]
+) -> list[Interface]:
     """What must go: ours that nobody wants any more, and a VIP with another prefix."""
     exact = set(wanted)
     named = {vip.ip for vip in exact}
     return [
         held.address
         for held in current.addresses
-        if held.address not in exact and (held.ours or held.address.ip in named)
+        if held.address not in exact
+        and (held.ours or held.address in ours or held.address.ip in named)
     ]
 
 

@@ -159,6 +159,17 @@ class Reaction(enum.Enum):
     BOTH = "both"
 
 
+class VipPersistence(enum.Enum):
+    """Who brings a real server's VIPs back at a boot; the values are the pillar's words."""
+
+    AUTO = "auto"
+    NETWORKD = "systemd-networkd"
+    IFUPDOWN = "ifupdown"
+    NETWORK_MANAGER = "NetworkManager"
+    UNIT = "systemd"
+    NONE = "False"
+
+
 class AlertsBy(enum.Enum):
     """Who sends mail about the cluster."""
 
@@ -522,6 +533,7 @@ class Cluster:
     vrrp_instances: Mapping[str, VrrpInstance]
     sync_daemon: SyncDaemon | None
     vip_interface: str
+    vip_persistence: VipPersistence
     reaction: Reaction
     virtual_servers: Mapping[str, VirtualServerConfig]
     purge: bool
@@ -624,6 +636,17 @@ def _address_order(address: Address) -> tuple[int, bytes]:
 # From the pillar
 
 
+def as_vip_persistence(value: Any, path: str = "persist") -> VipPersistence:
+    """A word for who brings VIPs back at a boot, in any case, or False; None is ``auto``."""
+    if value is None:
+        return VipPersistence.AUTO
+    for member in VipPersistence:
+        if isinstance(value, (str, bool)) and str(value).lower() == member.value.lower():
+            return member
+    words = ", ".join(member.value for member in VipPersistence)
+    raise InvalidConfig(path, value, f"one of {words}")
+
+
 def from_pillar(pillar: Mapping[str, Any]) -> Cluster:
     """Build the cluster from a minion's whole pillar (its keys ``lvs`` and ``lvs_secrets``).
 
@@ -706,6 +729,9 @@ class _Builder:
         alerts = self._tried(self._alerts) or Alerts()
         template, extra = self._tried(self._keepalived) or ("", {})
         vip_interface = self._tried(lambda: top.interface("vip_interface", "dummy0")) or ""
+        vip_persistence = self._tried(
+            lambda: as_vip_persistence(top.raw("vip_persistence"), top.at("vip_persistence"))
+        )
         reaction = self._tried(lambda: top.choice("reaction", Reaction, Reaction.BOTH))
         if top.has("reaction"):
             self.unused.append(top.at("reaction"))
@@ -721,6 +747,7 @@ class _Builder:
             vrrp_instances=vrrp_instances,
             sync_daemon=sync_daemon,
             vip_interface=vip_interface,
+            vip_persistence=vip_persistence or VipPersistence.AUTO,
             reaction=reaction or Reaction.BOTH,
             virtual_servers=virtual_servers,
             purge=purge,
@@ -1345,11 +1372,13 @@ __all__ = [
     "Tunnel",
     "TunnelChecksum",
     "TunnelType",
+    "VipPersistence",
     "VirtualServer",
     "VirtualServerConfig",
     "VirtualServerKey",
     "VrrpInstance",
     "VrrpState",
+    "as_vip_persistence",
     "endpoint",
     "from_pillar",
 ]

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterable
 
-from saltext.lvs import arp, links, locking, rtnetlink
+from saltext.lvs import arp, links, locking, persistence, rtnetlink
 from saltext.lvs.links import Action, Duty, Op, Outcome
 
 REPAIR = f"{locking.FOLDER}/dummy-repair"
@@ -21,7 +21,8 @@ SECONDS_BETWEEN_REPAIRS = 3.0
 
 def plan(duty: Duty) -> tuple[Op, ...]:
     """What has to be done for a real server to hold its VIPs."""
-    return links.plan(duty.interface, rtnetlink.read(duty.interface), duty.vips)
+    ours = persistence.recorded(duty.interface)
+    return links.plan(duty.interface, rtnetlink.read(duty.interface), duty.vips, ours)
 
 
 def faults(duty: Duty) -> tuple[arp.Fault, ...]:
@@ -56,7 +57,8 @@ def absent(duty: Duty, force: bool = False) -> Outcome:
 
 def plan_absent(duty: Duty, force: bool = False) -> tuple[Op, ...]:
     """What has to be done for a dummy interface to be gone."""
-    return links.plan_absent(rtnetlink.read(duty.interface), duty.vips, force)
+    ours = persistence.recorded(duty.interface).union(duty.vips)
+    return links.plan_absent(rtnetlink.read(duty.interface), ours, force)
 
 
 def repair(duty: Duty) -> Outcome | None:
