@@ -384,3 +384,16 @@ def test_errors_are_told_by_the_operation_that_they_are_about() -> None:
                          error(errno.EEXIST, 1), error(0, FIRST + 4)])  # fmt: skip
     with client(speaks) as kernel:
         assert kernel.send(ops) == {1: errno.EEXIST, 3: errno.ESRCH}
+
+
+def test_a_message_that_cannot_be_sent_is_an_error_of_the_kernels() -> None:
+    speaks = ToldSocket()
+
+    def refuse(_: bytes) -> None:
+        raise OSError(errno.ENOBUFS, "no buffer space")
+
+    with client(speaks) as kernel:
+        speaks.sendall = refuse  # type: ignore[method-assign]
+        for act in (kernel.packed, kernel.read, lambda: kernel.send(plan.plan({}, table(WEB)))):
+            with pytest.raises(KernelError, match=r"cannot tell the kernel's IPVS: .*ENOBUFS"):
+                act()

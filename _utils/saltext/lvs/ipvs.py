@@ -235,13 +235,19 @@ class Client:
 
     def _request(self, command: int, flags: int, payload: bytes) -> None:
         self._sequence += 1
-        self._socket.sendall(self._head(command, flags, self._sequence, len(payload)) + payload)
+        self._send(self._head(command, flags, self._sequence, len(payload)) + payload)
 
     def _head(self, command: int, flags: int, sequence: int, size: int) -> bytes:
         return HEAD.pack(
             *(HEAD.size + size, self._family, NLM_F_REQUEST | flags, sequence, 0),
             *(command, IPVS_GENL_VERSION, 0),
         )
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise KernelError("tell the kernel's IPVS", error.errno or errno.EIO) from error
 
     def _receive(self) -> bytes:
         try:
@@ -342,7 +348,7 @@ class Client:
             questions.append(self._head(IPVS_CMD_GET_SERVICE, 0, sequence, len(named)) + named)
         # The kernel refuses a datagram of nothing.
         if questions:
-            self._socket.sendall(b"".join(questions))
+            self._send(b"".join(questions))
         answers: list[bytes] = []
         waiting = set(range(first, self._sequence + 1))
         while waiting:
@@ -447,7 +453,7 @@ class Client:
         while start < len(ops):
             first = self._sequence + 1
             batch = self._batch(ops, start)
-            self._socket.sendall(b"".join(batch))
+            self._send(b"".join(batch))
             last = self._sequence
             for sequence, error in self._until_acknowledged(last):
                 if error and first <= sequence <= last:
