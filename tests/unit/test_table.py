@@ -254,6 +254,10 @@ WRONG = {
         {WEB: {"scheduler_flags": ["sh-port"]}},
         f"table:{WEB}:scheduler_flags:0 is 'sh-port'; it should be one of fallback, port, flag-3",
     ),
+    "an empty netmask for IPv6": (
+        {"tcp [fd00::10]:80": {"netmask": 0}},
+        "table:tcp [fd00::10]:80:netmask is 0; it should be a whole number from 1 to 128",
+    ),
     "a netmask for the other family": (
         {WEB: {"netmask": 64}},
         f"table:{WEB}:netmask is 64; it should be a whole number from 0 to 32",

@@ -458,7 +458,8 @@ def _settings(section: Section, family: int) -> bytes:
                 "scheduler", MODULE_NAME, "a scheduler such as wlc", Scheduler.WLC.value
             ),
             persistence=section.integer("persistence", 0, MAX_PERSISTENCE_SECONDS, 0),
-            netmask=section.integer("netmask", 0, whole, whole),
+            # The kernel takes an empty prefix for IPv4 alone.
+            netmask=section.integer("netmask", 1 if family == 6 else 0, whole, whole),
             one_packet=section.flag("one_packet", False),
             scheduler_flags=flags,
             persistence_engine=section.text(
