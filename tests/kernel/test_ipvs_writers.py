@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -97,42 +97,47 @@ def meddling(random: Random) -> str:
 
 
 @contextlib.contextmanager
-def another_program(random: Random) -> Iterator[list[str]]:
-    """``ipvsadm``, which changes the table all the while; yields what it was told so far."""
-    lines: list[str] = []
-    process = subprocess.Popen(
-        ["ipvsadm", "-R"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        bufsize=1,
-    )
-    assert process.stdin is not None
-    written = process.stdin
-
-    def tell() -> None:
-        with contextlib.suppress(BrokenPipeError):
-            while True:
-                lines.append(meddling(random))
-                written.write(lines[-1] + "\n")
-
-    thread = threading.Thread(target=tell)
-    thread.start()
-    try:
-        yield lines
-        assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
-        thread.join()
-        with contextlib.suppress(BrokenPipeError):
-            written.close()
+def another_program(random: Random) -> Iterator[Callable[[], int]]:
+    """``ipvsadm``, which changes the table all the while; yields what tells how many bytes of its
+    lines it has read.
+    """
+    lines = "".join(f"{meddling(random)}\n" for _ in range(20_000))
+    with tempfile.TemporaryFile("w+") as rules:
+        # More than it can read in a minute.
+        for _ in range(30):
+            rules.write(lines)
+        rules.seek(0)
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(["ipvsadm", "-R"], stdin=rules, **silent)
+        try:
+            yield lambda: os.lseek(rules.fileno(), 0, os.SEEK_CUR)
+            assert process.poll() is None
+        finally:
+            process.kill()
+            process.wait()
 
 
-def test_another_program_writes_during_a_thousand_applies_and_nothing_is_left_unsaid() -> None:
+def give_way(patch: pytest.MonkeyPatch, probability: float) -> None:
+    """Let others go on now and then when the kernel has answered: on one processor an apply would
+    hardly ever be interrupted.
+    """
+    random = Random(SEED)
+    receive = ipvs.Client._receive
+
+    def received(client: ipvs.Client) -> bytes:
+        if random.random() < probability:
+            time.sleep(0.0001)
+        return receive(client)
+
+    patch.setattr(ipvs.Client, "_receive", received)
+
+
+def test_another_program_writes_during_a_thousand_applies_and_nothing_is_left_unsaid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    give_way(monkeypatch, 0.1)
     disturbed = unfinished = 0
-    with another_program(Random(SEED)) as lines:
+    with another_program(Random(SEED)) as bytes_read:
         for turn in range(1000):
             desired = (FIRST, SECOND)[turn % 2]
             outcome = ipvs.apply(desired)
@@ -141,7 +146,7 @@ def test_another_program_writes_during_a_thousand_applies_and_nothing_is_left_un
             assert told(plan.plan(outcome.table, desired)) == told(outcome.left)
             unfinished += bool(outcome.left)
             disturbed += outcome.ops != plan.plan((SECOND, FIRST)[turn % 2], desired)
-        assert len(lines) > 1000
+        assert bytes_read() > 50_000
     assert disturbed > 100, f"{disturbed} of 1000 met the other program, {unfinished} gave up"
     outcome = ipvs.apply(SECOND, purge=True)
     assert (outcome.table, outcome.left) == (SECOND, ())
@@ -403,11 +408,6 @@ def test_a_long_list_that_was_read_while_it_changed_is_told_as_it_was_or_as_doub
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ipvs.apply(table(virtual_server(WEB, *(real_server(f"{at}:80", 1) for at in MANY))))
-    receive = ipvs.Client._receive
-
-    def received(client: ipvs.Client) -> bytes:
-        os.sched_yield()
-        return receive(client)
 
     def write() -> None:
         random = Random(SEED)
@@ -416,9 +416,7 @@ def test_a_long_list_that_was_read_while_it_changed_is_told_as_it_was_or_as_doub
                 kernel.send(rewritten(weight))
             time.sleep(random.uniform(0, 0.1))
 
-    # Both let the other go on whenever the kernel has answered: on one processor lists would
-    # hardly ever change while they are read.
-    monkeypatch.setattr(ipvs.Client, "_receive", received)
+    give_way(monkeypatch, 1)
     monkeypatch.setattr(ipvs, "BATCH_BYTES", 8000)
 
     child = in_a_child(write)
