@@ -39,4 +39,4 @@ def test_there_are_no_other_jobs() -> None:
 def test_a_job_finds_the_kernel_as_it_should_be_and_tells_of_each_step(job: str) -> None:
     steps = suite.run_job(job, SIZE)
     assert steps.keys() == STEPS[job]
-    assert all(value >= 0 for value in steps.values())
+    assert all(isinstance(value, float) for value in steps.values())
