@@ -1,5 +1,6 @@
 """
-Tell when a real server loses its VIPs, gets them back, or would be heard with them.
+Tell when a real server loses its VIPs, gets them back, or would be heard with them; and put back
+what was lost, where the pillar's ``reaction`` is ``local`` or ``both``.
 
 Everything comes from the pillar: which VIPs, on which interface. The beacon belongs into the
 minion's own configuration folder, so that it runs without a master too:
@@ -13,22 +14,29 @@ minion's own configuration folder, so that it runs without a master too:
     beacons_before_connect: True
 
 ``interval``
-    Seconds between two looks; Salt's own option. Without it every tick (one second) is a look.
+    Seconds between two ticks; Salt's own option. It matters little: a thread watches for itself,
+    and needs a tick to be started and, every ten minutes, to know that it is still wanted.
 
 ``repeat``
     Seconds between two ``state`` events. Default 30.
 
-Each look costs a fraction of a millisecond: it asks the kernel, waits for nobody and changes
-nothing. On a minion whose pillar asks it to hold no VIP, it tells nothing.
+The thread looks as soon as the kernel says that an interface or an address has changed, and every
+second besides, because the kernel says nothing of sysctls. A look costs a fraction of a
+millisecond. What it has to tell goes out at once, and with the next tick if the minion's event bus
+does not take it. On a minion whose pillar asks it to hold no VIP, or that no apply has given one,
+it tells nothing: what was never there cannot be lost.
 
 An event's tag is ``salt/beacon/<minion id>/dummy/change`` or ``.../state``. Both have ``id``, the
 minion that tells it; ``cluster``; ``boot_id`` and ``seq``, which together with the id make an event
 that one and no other (``seq`` grows, with gaps); ``at``, when it was seen, in seconds since 1970.
 
-``change`` lists in ``changes`` what one look found changed. For a VIP: ``interface``, ``address``;
+``change`` has ``acted``, whether this minion has put something back already, and lists in
+``changes`` what one look found changed. For a VIP: ``interface``, ``address``;
 ``was`` (``held``, ``lost``, or None at the first look) and ``now`` (``lost`` or ``restored``);
 ``since``, when that loss was first seen; ``count``, how often it was lost since the minion watches;
-``repaired``, whether the minion has put it back by itself. A VIP is held if the interface has its
+``repaired``, whether the minion has put it back by itself; and ``problem``, if it should have and
+did not, because it failed or because the VIP was put back three times within a minute already: then
+something else takes it away, and who that may be is said. A VIP is held if the interface has its
 address, be it up or down. For an ARP setting: ``sysctl``, ``was``, ``now``, and ``quiet``, whether
 ARP requests for a VIP stay unanswered with it. The kernel sends no word when one changes, so a look
 is what finds it.
@@ -45,6 +53,7 @@ What is wrong at the first look is a change as well: after a reboot that is how 
     boot_id: 5f0c1d3e-6a0b-4c58-9d6e-0b8f7f5a2f11
     seq: 4711
     at: 1795350411.54
+    acted: False
     changes:
       - interface: dummy0
         address: 10.10.10.10
@@ -71,7 +80,7 @@ REPEAT_SECONDS = 30
 
 
 def __virtual__():
-    if "dummy.look" in __salt__:
+    if "dummy.watch" in __salt__:
         return __virtualname__
     return False, "the dummy execution module is not loaded"
 
@@ -91,16 +100,20 @@ def validate(config):
 
 
 def beacon(config):
-    """Look once, and return the events that follow."""
+    """Keep the watcher running, and return the events that it could not send itself."""
     options = _merged(config)
-    return __salt__["dummy.look"](
-        beacon=options.get("_beacon_name", __virtualname__),
-        repeat=options.get("repeat", REPEAT_SECONDS),
+    return __salt__["dummy.watch"](
+        beacon=_name(options), repeat=options.get("repeat", REPEAT_SECONDS)
     )
 
 
 def close(config):
-    """Nothing runs between two looks, and what was seen stays: a refresh is no news."""
+    """End the watcher; what was seen stays: a refresh is no news."""
+    __salt__["dummy.unwatch"](beacon=_name(_merged(config)))
+
+
+def _name(options):
+    return options.get("_beacon_name", __virtualname__)
 
 
 def _merged(config):

@@ -10,6 +10,7 @@ comes from the pillar, key ``lvs`` (see ``docs/pillar.md``).
 import logging
 import time
 
+import salt.utils.event
 import saltext.lvs
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
@@ -28,7 +29,7 @@ from saltext.lvs import (  # noqa: E402
 log = logging.getLogger(__name__)
 
 __virtualname__ = "dummy"
-__func_alias__ = {"list_": "list"}
+__func_alias__ = {"list_": "list", "watch_": "watch"}
 
 _salt_errors = errors.raised_as(SaltInvocationError, CommandExecutionError)
 
@@ -285,14 +286,43 @@ def check():
     }
 
 
-def look(beacon="dummy", repeat=30):
+def look(beacon="by hand", repeat=30):
     """
-    Look once for the beacon ``dummy`` and return its events; see there for what they say.
+    Look once, as the beacon ``dummy`` does, and return the events that follow; see there for what
+    they say. Nothing is changed.
 
     It answers in well under a millisecond. What was seen is remembered for the next look, by
-    beacon, for as long as the minion's process lives. A wrong pillar is logged once, and the last
-    right one is kept to. Without a pillar it asks the minion, every five seconds, to make its
-    beacons anew.
+    beacon, for as long as the process lives.
+
+    beacon
+        A name for what remembers.
+
+    repeat
+        Seconds between two events that tell the whole state.
+
+    Raises SaltInvocationError for a wrong pillar.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt rs1 dummy.look
+    """
+    memory = watch.memory(beacon)
+    watch.brief(memory, __pillar__, __opts__["id"])
+    return watch.look(memory, __opts__["id"], repeat)
+
+
+@_salt_errors
+def watch_(beacon="dummy", repeat=30):
+    """
+    Keep a watcher running for the beacon ``dummy``, and return the events that it could not send.
+
+    The watcher is a thread of the minion's own process: it looks within milliseconds after an
+    interface or an address has changed, puts back lost VIPs where the pillar's ``reaction`` is
+    ``local`` or ``both``, and sends its events the way that a beacon's go. It ends ten minutes
+    after the last call. A wrong pillar is logged once, and the last right one is kept to. Without a
+    pillar this asks the minion, every five seconds, to make its beacons anew.
 
     beacon
         The name of the beacon that asks.
@@ -304,7 +334,7 @@ def look(beacon="dummy", repeat=30):
 
     .. code-block:: bash
 
-        salt rs1 dummy.look
+        salt rs1 dummy.watch
     """
     memory = watch.memory(beacon)
     # With beacons_before_connect Salt keeps the beacons of the moment before it had a pillar, and
@@ -315,7 +345,24 @@ def look(beacon="dummy", repeat=30):
         watch.brief(memory, __pillar__, __opts__["id"])
     except errors.InvalidConfig as error:
         log.error("The pillar describes no cluster that beacon %s could watch: %s", beacon, error)
-    return watch.look(memory, __opts__["id"], repeat)
+    return watch.watch(beacon, __opts__["id"], repeat, _sender(beacon))
+
+
+@_salt_errors
+def unwatch(beacon="dummy"):
+    """
+    End the watcher of a beacon. What it knew stays, for the next one.
+
+    beacon
+        The name of the beacon.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt rs1 dummy.unwatch
+    """
+    watch.unwatch(beacon)
 
 
 @_salt_errors
@@ -341,6 +388,23 @@ def repair():
     duty = links.duty_of(cluster, __opts__["id"])
     outcome = realserver.repair(duty)
     return {**_told(duty, outcome or links.Outcome(())), "queued": outcome is None}
+
+
+def _sender(beacon):
+    """What gets events out at once: on the minion's own bus, as its beacons' returns go."""
+    opts = dict(__opts__)
+    head = f"salt/beacon/{opts['id']}/{beacon}/"
+
+    def send(told):
+        returns = [
+            {"tag": head + event.pop("tag"), "data": event, "beacon_name": __virtualname__}
+            for event in told
+        ]
+        with salt.utils.event.get_event("minion", opts=opts, listen=False) as bus:
+            if not bus.fire_event({"beacons": returns}, "__beacons_return"):
+                raise CommandExecutionError("the minion's event bus does not answer")
+
+    return send
 
 
 def _duty(interface=None, addresses=None):

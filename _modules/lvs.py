@@ -24,7 +24,15 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 saltext.lvs.refresh(__file__)
 
 # The library as it is now on disk.
-from saltext.lvs import errors, ipvs, ipvsadm, model, settings, sysctls  # noqa: E402
+from saltext.lvs import (  # noqa: E402
+    errors,
+    ipvs,
+    ipvsadm,
+    model,
+    realserver,
+    settings,
+    sysctls,
+)
 from saltext.lvs import table as tables  # noqa: E402
 
 __virtualname__ = "lvs"
@@ -83,9 +91,10 @@ def view():
     ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise:
     ``roles``, ``cluster`` (its name), ``has_pyroute2`` (whether Salt's own Python has one that is
     new enough), ``modules`` and ``modules_missing`` (of the kernel, by role), ``vip_interface``,
-    ``vips`` (those that this minion must hold as a real server), ``sysctls`` (by role), ``ipvs``
-    (its timeouts and sysctls by the pillar), ``beacons`` (with their configuration) and ``lookup``
-    (the pillar's own names of packages and paths).
+    ``vips`` (those that this minion must hold as a real server), ``had_vips`` (whether an apply has
+    put some there), ``sysctls`` (by role), ``ipvs`` (its timeouts and sysctls by the pillar),
+    ``beacons`` (with their configuration) and ``lookup`` (the pillar's own names of packages and
+    paths).
 
     CLI Example:
 
@@ -117,6 +126,7 @@ def view():
         },
         "vip_interface": cluster.vip_interface,
         "vips": [str(vip) for vip in cluster.vips_of(minion_id)],
+        "had_vips": bool(realserver.recorded().get(cluster.vip_interface)),
         "sysctls": {
             role.value: [{"name": line.name, "value": line.value} for line in lines]
             for role, lines in sysctls.for_minion(cluster, minion_id).items()

@@ -8,7 +8,7 @@ What lacks, and whether the minion is a real server at all, it finds out itself.
 
 def run():
     minion_id = _teller()
-    if minion_id is None or not any(map(_is_loss, _changes())):
+    if minion_id is None or data.get("acted") is True or not any(map(_is_loss, _changes())):
         return {}
     return {
         "dummy-repair": {
@@ -32,4 +32,5 @@ def _changes():
 
 
 def _is_loss(change):
-    return isinstance(change, dict) and change.get("now") == "lost"
+    # One with a problem was put back again and again: a person must look.
+    return isinstance(change, dict) and change.get("now") == "lost" and "problem" not in change

@@ -28,4 +28,13 @@ lvs-vip-interface:
       - id: lvs-realserver-modules
       - id: lvs-pyroute2
 
+{%- elif view.had_vips %}
+
+# The last virtual server that this machine served is gone, or needs no VIP here any more.
+lvs-vip-interface:
+  dummy.absent:
+    - name: {{ view.vip_interface }}
+    - require:
+      - id: lvs-pyroute2
+
 {%- endif %}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.integration.examples import Example, examples
 from tests.integration.highstate import Highstate
 from tests.lab.client import Client
 from tests.lab.cluster import MINIONS, SaltCluster
+from tests.lab.host import Host
 from tests.lab.waiting import until
 
 VIP = "10.10.10.10"
@@ -430,17 +432,54 @@ def test_when_the_masters_power_fails_the_backup_serves_on(
     assert whole.lab["lb1"].run(["ipvsadm", "-Sn"]).stdout == SEED_TABLE
 
 
-def test_a_lost_dummy_interface_is_put_back_by_a_highstate(
+def vips(host: Host) -> str:
+    return host.run(["ip", "-brief", "address", "show", "dev", "dummy0"]).stdout
+
+
+def holds_vip(host: Host) -> bool:
+    return f"{VIP}/32" in vips(host)
+
+
+def test_a_lost_vip_is_put_back_by_the_machine_itself_even_without_a_master(
     whole: SaltCluster, client: Client
 ) -> None:
     rs1 = whole.lab["rs1"]
-    rs1.run(["ip", "link", "delete", "dummy0"], check=True)
-    done = Highstate.run(whole, "rs1")
-    # A beacon may have been faster: then the highstate has nothing left to do.
-    assert done.failed() == {}
-    assert VIP in rs1.run(["ip", "-brief", "address", "show", "dev", "dummy0"]).stdout
-    replies = client.get(VIP, sources=CLIENTS, requests=64)
-    assert (replies.errors, set(replies.by_server())) == ([], set(REAL_SERVERS))
+    whole.close()
+    whole.master.run(["service", "salt-master", "stop"], check=True)
+    with rs1.capture() as packets:
+        for harm in (["link", "delete", "dummy0"], ["address", "flush", "dev", "dummy0"]):
+            rs1.run(["ip", *harm], check=True)
+            until(lambda: holds_vip(rs1), "rs1 to put its VIP back", seconds=5, pause=0.01)
+        assert client.get(VIP, sources=CLIENTS, requests=64).errors == []
+    assert [p for p in packets if p.outgoing and p.kind == "arp" and p.source == VIP] == []
+    whole.master.run(["service", "salt-master", "start"], check=True)
+    whole.wait()
+    assert Highstate.run(whole, "rs1").changing() == {"rs1": []}
+
+
+SECOND_VIP = (
+    "virtual_ipaddress: [10.10.10.10]\n"
+    "  sync_daemon: {interface: eth0, vrrp_instance: VirtIP_10, syncid: 10}\n"
+    "  virtual_servers:\n",
+    "virtual_ipaddress: [10.10.10.10, 10.10.10.20]\n"
+    "  sync_daemon: {interface: eth0, vrrp_instance: VirtIP_10, syncid: 10}\n"
+    "  virtual_servers:\n"
+    "    second: {address: 10.10.10.20, port: 80, real_servers: [rs1]}\n",
+)
+
+
+def test_a_vip_that_the_pillar_takes_away_stays_away(whole: SaltCluster) -> None:
+    rs1 = whole.lab["rs1"]
+    with Edited(whole, *SECOND_VIP):
+        assert Highstate.run(whole, "rs1").failed() == {}
+        whole.salt("rs1", "saltutil.refresh_pillar", "wait=True")
+        assert "10.10.10.20/32" in vips(rs1)
+    assert Highstate.run(whole, "rs1").failed() == {}
+    # The watcher goes by the minion's own pillar, which is older than the highstate's now.
+    time.sleep(3)
+    assert "10.10.10.20/32" not in vips(rs1)
+    whole.salt("rs1", "saltutil.refresh_pillar", "wait=True")
+    assert Highstate.run(whole, "rs1").changing() == {"rs1": []}
 
 
 def test_a_rebooted_real_server_comes_back_quiet(whole: SaltCluster, client: Client) -> None:
@@ -474,14 +513,22 @@ def test_the_masters_part_is_written_by_its_own_sls(whole: SaltCluster) -> None:
     assert whole.master.read("/etc/salt/master.d/saltext-lvs.conf") == shipped
 
 
-def test_with_the_masters_part_a_lost_vip_comes_back_without_a_person(whole: SaltCluster) -> None:
+def test_a_vip_whose_loss_is_left_to_the_master_comes_back_by_its_reactor(
+    whole: SaltCluster,
+) -> None:
     rs1 = whole.lab["rs1"]
     whole.close()
     whole.master.run(["service", "salt-master", "restart"], check=True)
     whole.wait()
-    rs1.run(["ip", "link", "delete", "dummy0"], check=True)
-    show = ["ip", "-brief", "address", "show", "dev", "dummy0"]
-    until(lambda: f"{VIP}/32" in rs1.run(show).stdout, "the reactor to put dummy0 back", seconds=60)
+    with Edited(whole, "  virtual_servers:\n", "  reaction: reactor\n  virtual_servers:\n"):
+        whole.salt("rs1", "saltutil.refresh_pillar", "wait=True")
+        # The watcher learns it with the next tick.
+        time.sleep(3)
+        rs1.run(["ip", "link", "delete", "dummy0"], check=True)
+        time.sleep(0.2)
+        assert not holds_vip(rs1)
+        until(lambda: holds_vip(rs1), "the reactor to put dummy0 back", seconds=60)
+    whole.salt("rs1", "saltutil.refresh_pillar", "wait=True")
 
 
 def test_a_virtualization_host_gets_the_guides_settings(whole: SaltCluster) -> None:

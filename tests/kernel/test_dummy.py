@@ -88,6 +88,12 @@ def real_server(netns: object) -> None:
 def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(realserver, "REPAIR", str(tmp_path / "repair"))
     monkeypatch.setattr(realserver, "REPAIRED", str(tmp_path / "repaired"))
+    monkeypatch.setattr(realserver, "RECORD", str(tmp_path / "state" / "dummy.json"))
+
+
+def applied(duty: Duty = DUTY) -> None:
+    """As if an apply had put the VIPs there, and something had taken them away."""
+    realserver._note({duty.interface: [str(vip) for vip in duty.vips]})
 
 
 # -------------------------------------------------------------------------------------------------
@@ -336,6 +342,7 @@ def test_a_vip_with_another_prefix_is_not_held(memory: watch.Memory) -> None:
 
 
 def test_what_lacks_at_the_first_look_is_news(memory: watch.Memory) -> None:
+    applied(BOTH)
     assert told(memory) == [("10.10.10.10", None, "lost"), ("fd00::10", None, "lost")]
 
 
@@ -359,6 +366,7 @@ def test_the_events_tell_the_whole_truth(memory: watch.Memory) -> None:
         **envelope,
         "tag": "change",
         "seq": change["seq"],
+        "acted": False,
         "changes": [
             {
                 "interface": "dummy0",
@@ -392,6 +400,8 @@ def test_the_events_tell_the_whole_truth(memory: watch.Memory) -> None:
 
 
 def test_a_look_works_on_the_running_event_loop(memory: watch.Memory) -> None:
+    applied(BOTH)
+
     async def on_the_loop() -> list[tuple[Any, ...]]:
         return told(memory)
 
@@ -423,6 +433,7 @@ def test_a_repair_where_nothing_lacks_touches_nothing() -> None:
 
 
 def test_a_repair_sets_arp_right_before_the_vip_comes() -> None:
+    applied()
     settings("all", 0, 0)
     realserver.repair(DUTY)
     assert [Path(f"{CONF}/all/{name}").read_text().strip() for name in arp.QUIET] == ["1", "2"]
@@ -430,6 +441,7 @@ def test_a_repair_sets_arp_right_before_the_vip_comes() -> None:
 
 
 def test_a_repair_does_not_add_a_vip_that_would_be_heard_all_the_same() -> None:
+    applied()
     settings("eth0", 3, 0)
     with pytest.raises(arp.Noisy):
         realserver.repair(DUTY)
@@ -443,11 +455,54 @@ def test_two_repairs_are_a_while_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         rests.append(seconds)
 
     monkeypatch.setattr(realserver.time, "sleep", sleep)
+    applied()
     for _ in range(2):
         realserver.repair(DUTY)
         ip("link delete dummy0")
     assert rests[0] == 0.0
     assert 0.0 < rests[1] <= realserver.SECONDS_BETWEEN_REPAIRS
+
+
+def test_a_repair_takes_nothing_away() -> None:
+    made(BOTH)
+    applied(DUTY)
+    ip("address delete 10.10.10.10/32 dev dummy0")
+    realserver.repair(DUTY)
+    assert sorted(addresses()) == ["10.10.10.10/32", "fd00::10/128"]
+
+
+def test_a_vip_that_no_apply_has_put_there_is_not_lost(memory: watch.Memory) -> None:
+    assert told(memory) == []
+    made(DUTY)
+    assert told(memory) == []
+    ip("link delete dummy0")
+    assert told(memory) == [("10.10.10.10", "held", "lost")]
+    assert [str(op) for op in realserver.repair(BOTH).ops] == [  # type: ignore[union-attr]
+        "create dummy interface dummy0",
+        "add 10.10.10.10/32 to dummy0",
+    ]
+
+
+def test_a_vip_that_an_apply_has_taken_away_is_not_lost_even_by_an_older_pillar(
+    memory: watch.Memory,
+) -> None:
+    made(BOTH)
+    assert told(memory) == []
+    made(DUTY)
+    assert told(memory) == []
+    realserver.absent(DUTY, force=True)
+    assert told(memory) == []
+    assert realserver.repair(BOTH) == links.Outcome(())
+    assert addresses() == []
+
+
+def test_a_record_that_somebody_has_spoilt_counts_as_none(memory: watch.Memory) -> None:
+    made(BOTH)
+    Path(realserver.RECORD).write_text("{")
+    assert told(memory) == []
+    made(BOTH)
+    assert realserver.recorded() == {"dummy0": ["10.10.10.10/32", "fd00::10/128"]}
+    assert Path(realserver.RECORD).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_repair_with_another_in_line_does_nothing() -> None:

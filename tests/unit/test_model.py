@@ -666,8 +666,8 @@ def test_who_brings_vips_back_at_a_boot(
 
 def test_settings_without_effect_are_said_to_be_so(pillar: Pillar) -> None:
     at("lvs:virtual_servers:web:slow_start", 30)(pillar)
-    at("lvs:reaction", "both")(pillar)
+    at("lvs:virtual_servers:web:min_in_service", 0.5)(pillar)
     assert model.judge(pillar, "lb1")["warnings"] == [
         "this version does not check health or send mail by itself, so these have no effect yet: "
-        "lvs:virtual_servers:web:slow_start, lvs:reaction"
+        "lvs:virtual_servers:web:min_in_service, lvs:virtual_servers:web:slow_start"
     ]

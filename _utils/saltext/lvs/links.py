@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import errno
 import ipaddress
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from saltext.lvs.errors import InvalidConfig, KernelError, LvsError, NotAvailable
-from saltext.lvs.model import Address, Cluster, Interface
+from saltext.lvs.model import Address, Cluster, Interface, Reaction
 from saltext.lvs.reading import INTERFACE, as_address
 from saltext.lvs.rtnetlink import MARK, Link
 
@@ -237,12 +238,16 @@ class Duty:
 
     address
         The real server's own address, where clients and directors are; ``None`` if not known.
+
+    heals
+        Whether this machine puts a lost VIP back by itself, without the master.
     """
 
     cluster: str
     interface: str
     vips: tuple[Interface, ...]
     address: Address | None = None
+    heals: bool = False
 
     @property
     def has_ipv4(self) -> bool:
@@ -258,6 +263,7 @@ def duty_of(cluster: Cluster, minion_id: str) -> Duty:
         interface=cluster.vip_interface,
         vips=cluster.vips_of(minion_id),
         address=real_server.address if real_server else None,
+        heals=cluster.reaction is not Reaction.REACTOR,
     )
 
 
@@ -429,6 +435,12 @@ def _pyroute2() -> tuple[Any, type[Exception]]:
     except ImportError as error:
         raise NotAvailable(NO_PYROUTE2) from error
     return IPRoute, NetlinkError
+
+
+def preload() -> None:
+    """Import pyroute2 now, if it is there; it takes 0.1 s, once."""
+    with contextlib.suppress(NotAvailable):
+        _pyroute2()
 
 
 def off_loop(work: Callable[[], T]) -> T:

@@ -733,8 +733,6 @@ class _Builder:
             lambda: as_vip_persistence(top.raw("vip_persistence"), top.at("vip_persistence"))
         )
         reaction = self._tried(lambda: top.choice("reaction", Reaction, Reaction.BOTH))
-        if top.has("reaction"):
-            self.unused.append(top.at("reaction"))
         purge = self._tried(lambda: top.flag("purge", False)) or False
         lookup = self._tried(lambda: plain(dict(top.raw("lookup", {})))) or {}
         ipvs = self._tried(self._ipvs) or IpvsSettings()

@@ -6,12 +6,15 @@ Here the parts come together: what should be (:class:`~saltext.lvs.links.Duty`),
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from saltext.lvs import arp, links, locking, persistence, rtnetlink
+from saltext.lvs import arp, files, links, locking, persistence, rtnetlink
 from saltext.lvs.links import Action, Duty, Op, Outcome
+from saltext.lvs.model import Address
 
 REPAIR = f"{locking.FOLDER}/dummy-repair"
 REPAIRED = f"{locking.FOLDER}/dummy-repaired"
@@ -47,18 +50,74 @@ def present(duty: Duty, check_arp: bool = True) -> Outcome:
         found = faults(duty)
         if found:
             raise arp.Noisy(f"no VIP is added while {'; '.join(map(str, found))}")
-    return links.apply(lambda: plan(duty))
+    _forget_others(duty)
+    outcome = links.apply(lambda: plan(duty))
+    if not outcome.left:
+        _note({**recorded(), duty.interface: [str(vip) for vip in duty.vips]})
+    return outcome
 
 
 def absent(duty: Duty, force: bool = False) -> Outcome:
     """Take a dummy interface away; arguments as for :func:`saltext.lvs.links.plan_absent`."""
-    return links.apply(lambda: plan_absent(duty, force))
+    plan_absent(duty, force)
+    _forget_others(replace(duty, vips=()))
+    outcome = links.apply(lambda: plan_absent(duty, force))
+    _note({name: vips for name, vips in recorded().items() if name != duty.interface})
+    return outcome
 
 
 def plan_absent(duty: Duty, force: bool = False) -> tuple[Op, ...]:
     """What has to be done for a dummy interface to be gone."""
     ours = persistence.recorded(duty.interface).union(duty.vips)
     return links.plan_absent(rtnetlink.read(duty.interface), ours, force)
+
+
+# --------------------------------------------------------------------------------------------------
+# What was put there
+
+# On disk, because a VIP that a reboot took is lost too.
+RECORD = "/var/lib/saltext-lvs/dummy.json"
+
+
+def recorded() -> dict[str, list[str]]:
+    """The VIPs that :func:`present` has put there last, by interface."""
+    found = files.read(RECORD)
+    try:
+        record = json.loads(found[0]) if found else {}
+    except ValueError:  # not ours any more; the next apply writes it anew
+        record = {}
+    return record if isinstance(record, dict) else {}
+
+
+def due(duty: Duty) -> Duty:
+    """What of a duty can be lost: the VIPs that the pillar asks for and that were put there.
+
+    A minion's pillar may be older or newer than the last apply. A VIP that it names before it was
+    ever applied is not lost yet, and one that an apply has taken away is not lost either.
+    """
+    put = recorded().get(duty.interface, ())
+    return replace(duty, vips=tuple(vip for vip in duty.vips if str(vip) in put))
+
+
+def _forget_others(duty: Duty) -> None:
+    """Take out of the record what is about to go: who watches must not put that back."""
+    record = recorded()
+    held = record.get(duty.interface, [])
+    wanted = {str(vip) for vip in duty.vips}
+    _note({**record, duty.interface: [vip for vip in held if vip in wanted]})
+
+
+def _note(record: Mapping[str, Sequence[str]]) -> None:
+    kept = {interface: list(vips) for interface, vips in sorted(record.items()) if vips}
+    if kept == recorded():
+        return
+    os.makedirs(os.path.dirname(RECORD), mode=0o700, exist_ok=True)
+    with files.beside(RECORD, json.dumps(kept) + "\n") as written:
+        files.move(written, RECORD)
+
+
+# --------------------------------------------------------------------------------------------------
+# Put back
 
 
 def repair(duty: Duty) -> Outcome | None:
@@ -70,13 +129,36 @@ def repair(duty: Duty) -> Outcome | None:
     with locking.turn(REPAIR) as ours:
         if not ours:
             return None
-        if not _lacks(duty):
+        if not _lacks(due(duty)):
             return Outcome(())
         time.sleep(rest(REPAIRED, time.time()))
         _touch(REPAIRED)
-        if faults(duty):
-            arp.silence()
-        return present(duty)
+        return _put_back(due(duty))
+
+
+def heal(duty: Duty) -> Outcome | None:
+    """The same at once, for who watches this machine and counts how often.
+
+    duty
+        What is due, see :func:`due`.
+    """
+    with locking.turn(REPAIR) as ours:
+        return _put_back(duty) if ours else None
+
+
+def _put_back(duty: Duty) -> Outcome:
+    """Add what lacks, and take nothing away: that is an apply's."""
+    if faults(duty):
+        arp.silence()
+    if duty.has_ipv4 and (found := faults(duty)):
+        raise arp.Noisy(f"no VIP is added while {'; '.join(map(str, found))}")
+    named = {vip.ip for vip in duty.vips}
+    return links.apply(lambda: tuple(op for op in plan(duty) if not _takes_away(op, named)))
+
+
+def _takes_away(op: Op, named: Collection[Address]) -> bool:
+    """Whether an operation is no repair; a VIP with another prefix may have to make room."""
+    return op.action is Action.REMOVE and op.address is not None and op.address.ip not in named
 
 
 def _lacks(duty: Duty) -> bool:

@@ -7,8 +7,11 @@ of ``linux/rtnetlink.h``, ``linux/if_link.h`` and ``linux/if_addr.h``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
+import os
+import select
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -38,6 +41,10 @@ NLM_F_DUMP_INTR = 0x10
 RTM_GETLINK = 18
 RTM_GETADDR = 22
 RTEXT_FILTER_SKIP_STATS = 0x8
+
+RTMGRP_LINK = 0x1
+RTMGRP_IPV4_IFADDR = 0x10
+RTMGRP_IPV6_IFADDR = 0x100
 
 # linux/if_link.h, linux/if.h
 IFLA_IFNAME = 3
@@ -111,6 +118,55 @@ class Link:
     addresses: tuple[HeldAddress, ...] = ()
     loopback: bool = False
     index: int = field(default=0, compare=False)
+
+
+class Listener:
+    """Says when an interface or an address has changed; what has changed, a look tells.
+
+    Nothing that happens after it was made is missed: what the kernel could not queue counts as a
+    change too. Its descriptors are inherited by forked processes, which must not use them.
+    """
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._kernel = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
+        self._waker = -1
+        try:
+            self._kernel.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+            self._waker, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except BaseException:
+            self._kernel.close()
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._kernel, select.POLLIN)
+        self._poll.register(self._waker, select.POLLIN)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a change, for :meth:`wake`, or for so long."""
+        if self._poll.poll(seconds * 1000):
+            self._drain()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                self._kernel.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # More has changed than could be queued: go on reading, and then look.
+                if error.errno != errno.ENOBUFS:
+                    raise KernelError("watch the network interfaces", error.errno or 0) from error
+
+    def wake(self) -> None:
+        """End a wait, from whatever thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._woken, b"!")
+
+    def close(self) -> None:
+        """Give back the descriptors; nobody may wait any more."""
+        self._kernel.close()
+        os.close(self._waker)
+        os.close(self._woken)
 
 
 def read(name: str) -> Link | None:

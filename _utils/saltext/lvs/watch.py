@@ -1,20 +1,43 @@
-"""What each watcher knew at its last look: one registry for the process, by beacon name.
+"""What each watcher knows and runs: one registry for the process, by beacon name.
 
-It lives as long as the library in memory: a refresh of the pillar or of the modules is no news.
+What a watcher knows lives as long as the library in memory: a refresh of the pillar or of the
+modules is no news. A :class:`Watcher` looks as soon as the kernel says that an interface or an
+address has changed, and once a second besides, because the kernel says nothing of sysctls.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from saltext.lvs import arp, events, links, losses, model, rtnetlink
+from saltext.lvs import arp, events, links, losses, model, realserver, rtnetlink
+from saltext.lvs.errors import LvsError
 from saltext.lvs.links import Duty
+
+log = logging.getLogger(__name__)
+
+Events = list[dict[str, Any]]
 
 # Salt makes its beacons anew when it is asked to; before there is a master that changes nothing.
 _ASK_EVERY_SECONDS = 5
+LOOK_EVERY_SECONDS = 1.0
+# A machine with a thousand containers changes its addresses all the time.
+LOOKS_APART_SECONDS = 0.01
+# Without a beacon that asks for it nobody wants it any more: Salt does not always say so.
+DESERTED_SECONDS = 600.0
+# Whoever takes a VIP away again and again means it, or will not be stopped by us.
+REPAIRS_IN_A_MINUTE = 3
+MINUTE_SECONDS = 60.0
+# The daemons that are known to take away addresses that they did not put there.
+RIVALS = ("systemd-network", "NetworkManager", "dhcpcd", "netplan", "wickedd", "connmand")
+END_WITHIN_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -29,15 +52,20 @@ class Memory:
 
     asked
         When a pillar was last asked for, on a clock that is never set.
+
+    repairs
+        When lost VIPs were put back here lately, on the same clock.
     """
 
     known: losses.Known = field(default_factory=losses.Known)
     pillar: object = None
     duty: Duty | None = None
     asked: float = float("-inf")
+    repairs: deque[float] = field(default_factory=deque)
 
 
 memories: dict[str, Memory] = {}
+watchers: dict[str, Watcher] = {}
 
 
 def memory(beacon: str) -> Memory:
@@ -74,26 +102,87 @@ def should_ask(memory: Memory, now: float) -> bool:
     return True
 
 
-def look(memory: Memory, minion_id: str, repeat: float) -> list[dict[str, Any]]:
+def look(memory: Memory, minion_id: str, repeat: float, heal: bool = False) -> Events:
     """Look once at a real server's VIPs and return the events that follow.
 
     repeat
         Seconds between two tellings of the whole state.
+
+    heal
+        Put back what is lost, if the pillar makes that this machine's duty.
     """
-    duty = memory.duty
+    duty = realserver.due(memory.duty) if memory.duty else None
     if duty is None or not duty.vips:
         return []
-    sight, at = see(duty), round(time.time(), 3)
-    step = losses.step(memory.known, sight, at, time.monotonic(), repeat)
-    memory.known = step.known
-    told: list[dict[str, Any]] = []
-    if step.changes:
-        changes = list(step.changes)
-        told.append(events.event("change", minion_id, duty.cluster, at, changes=changes))
+    step, at = _step(memory, duty, repeat)
+    changes, acted = list(step.changes), False
+    if heal and duty.heals and _lost(memory):
+        acted = _healed(memory, duty, changes)
+        if acted:
+            after, _ = _step(memory, duty, repeat)
+            changes += [{**change, "repaired": True} for change in after.changes]
+    told: Events = []
+    if changes:
+        content = {"acted": acted, "changes": changes}
+        told.append(events.event("change", minion_id, duty.cluster, at, **content))
     if step.whole:
-        whole = losses.whole_state(step.known, sight)
+        whole = losses.whole_state(memory.known, see(duty))
         told.append(events.event("state", minion_id, duty.cluster, at, **whole))
     return told
+
+
+def _step(memory: Memory, duty: Duty, repeat: float) -> tuple[losses.Step, float]:
+    at = round(time.time(), 3)
+    step = losses.step(memory.known, see(duty), at, time.monotonic(), repeat)
+    memory.known = step.known
+    return step, at
+
+
+def _lost(memory: Memory) -> bool:
+    return not all(vip.held for vip in memory.known.vips.values())
+
+
+def _healed(memory: Memory, duty: Duty, changes: list[Mapping[str, Any]]) -> bool:
+    """Put back what is lost, unless that was done too often; says in *changes* why it was not.
+
+    Returns whether something was put back.
+    """
+    now = time.monotonic()
+    while memory.repairs and now - memory.repairs[0] >= MINUTE_SECONDS:
+        memory.repairs.popleft()
+    if len(memory.repairs) >= REPAIRS_IN_A_MINUTE:
+        _explain(changes, f"put back {REPAIRS_IN_A_MINUTE} times in a minute{_suspects()}")
+        return False
+    memory.repairs.append(now)
+    try:
+        outcome = realserver.heal(duty)
+    except (LvsError, OSError) as error:
+        log.error("Cannot put back the VIPs of %s: %s", duty.interface, error)
+        _explain(changes, str(error))
+        return False
+    # None: a repair is at work already, and will see what this one would.
+    return outcome is not None and bool(outcome.ops)
+
+
+def _explain(changes: list[Mapping[str, Any]], problem: str) -> None:
+    """Say of each loss that is told now why it stays."""
+    for index, change in enumerate(changes):
+        if change.get("now") == losses.LOST:
+            log.error("%s lost %s: %s", change["interface"], change["address"], problem)
+            changes[index] = {**change, "problem": problem}
+
+
+def _suspects() -> str:
+    """Who on this machine may have taken a VIP away."""
+    running = sorted({name for name in _programs() for rival in RIVALS if name.startswith(rival)})
+    return f"; it may be {' or '.join(running)} that removes it" if running else ""
+
+
+def _programs() -> Iterable[str]:
+    for process in os.listdir("/proc"):
+        if process.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{process}/comm") as file:
+                yield file.read().strip()
 
 
 def see(duty: Duty) -> losses.Sight:
@@ -111,3 +200,137 @@ def see(duty: Duty) -> losses.Sight:
         settings={str(setting): value for setting, value in values.items()},
         faulty=frozenset(faulty),
     )
+
+
+# --------------------------------------------------------------------------------------------------
+# At once
+
+
+class Watcher:
+    """A thread that looks whenever something has changed, and sends what it has to tell.
+
+    memory
+        What it knows and keeps; while it runs, nobody else may look with it.
+
+    send
+        Takes events and gets them out at once; what it raises leaves them for the next
+        :meth:`poll`.
+
+    Raises :class:`~saltext.lvs.errors.LvsError` or OSError where it cannot be started.
+    """
+
+    def __init__(self, memory: Memory, minion_id: str, send: Callable[[Events], None]) -> None:
+        self._memory = memory
+        self._minion_id = minion_id
+        self._send = send
+        self._repeat = float("inf")
+        self._process = os.getpid()
+        self._unsent: deque[dict[str, Any]] = deque(maxlen=1000)
+        self._polled = time.monotonic()
+        self._stopping = False
+        self._trouble = ""
+        self._listener = rtnetlink.Listener()
+        self._thread = threading.Thread(target=self._run, name="lvs-dummy-watch", daemon=True)
+
+    def start(self, repeat: float) -> None:
+        """Begin to look."""
+        self._repeat = repeat
+        if self._memory.duty and self._memory.duty.heals:
+            # Here and not in the thread: a job that is forked while a thread imports something
+            # waits for ever when it imports the same.
+            links.preload()
+        self._thread.start()
+
+    def poll(self, repeat: float) -> Events:
+        """Say that somebody still listens, and return what could not be sent."""
+        self._polled = time.monotonic()
+        self._repeat = repeat
+        return [self._unsent.popleft() for _ in range(len(self._unsent))]
+
+    def alive(self) -> bool:
+        """Whether it runs, in this process: a fork has the object, but not the thread."""
+        return self._process == os.getpid() and self._thread.is_alive()
+
+    def stop(self) -> bool:
+        """End it, and say whether it has ended; of another process there is nothing to end."""
+        if self._process != os.getpid():
+            return True
+        self._stopping = True
+        if self._thread.is_alive():
+            with contextlib.suppress(OSError):
+                self._listener.wake()
+            self._thread.join(END_WITHIN_SECONDS)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._ended():
+                self._look()
+                self._listener.wait(LOOK_EVERY_SECONDS)
+        finally:
+            self._listener.close()
+
+    def _ended(self) -> bool:
+        return self._stopping or time.monotonic() - self._polled > DESERTED_SECONDS
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        try:
+            told = look(self._memory, self._minion_id, self._repeat, heal=True)
+        except Exception as error:  # a watcher that dies sees nothing any more
+            if str(error) != self._trouble:
+                log.exception("Cannot look at the VIPs of this machine")
+            self._trouble = str(error)
+            self._rest(LOOK_EVERY_SECONDS)
+            return
+        self._trouble = ""
+        if told:
+            self._tell(told)
+        self._rest(LOOKS_APART_SECONDS - (time.monotonic() - began))
+
+    def _tell(self, told: Events) -> None:
+        try:
+            self._send([dict(event) for event in told])
+        except Exception as error:  # noqa: BLE001 -- whatever Salt's bus may raise
+            log.debug("Events wait for the next tick: %s", error)
+            self._unsent.extend(told)
+
+    def _rest(self, seconds: float) -> None:
+        if seconds > 0 and not self._stopping:
+            time.sleep(seconds)
+
+
+def watch(beacon: str, minion_id: str, repeat: float, send: Callable[[Events], None]) -> Events:
+    """Keep a watcher running for a beacon, and return what it could not send itself.
+
+    Where it cannot run, this call looks in its place.
+    """
+    watcher = watchers.get(beacon)
+    if watcher is None or not watcher.alive():
+        try:
+            watcher = watchers[beacon] = Watcher(memory(beacon), minion_id, send)
+            watcher.start(repeat)
+        except (LvsError, OSError, RuntimeError) as error:
+            log.error("Beacon %s looks once a second only: %s", beacon, error)
+            watchers.pop(beacon, None)
+            return look(memory(beacon), minion_id, repeat, heal=True)
+    return watcher.poll(repeat)
+
+
+def unwatch(beacon: str) -> None:
+    """End the watcher of a beacon; what it knew stays."""
+    watcher = watchers.pop(beacon, None)
+    if watcher is not None:
+        watcher.stop()
+
+
+def release() -> None:
+    """End all watchers of this process: the library is about to be replaced.
+
+    Raises RuntimeError if one does not end.
+    """
+    ended = {beacon: watcher.stop() for beacon, watcher in watchers.items()}
+    watchers.clear()
+    running = [beacon for beacon, has_ended in ended.items() if not has_ended]
+    if running:
+        raise RuntimeError(f"the watchers of {', '.join(running)} are still at work")
