@@ -213,11 +213,6 @@ DAMAGED: dict[str, tuple[list[bytes], type[Exception], str]] = {
         netlink.MalformedMessage,
         "a netlink attribute of 8 bytes does not fit its message",
     ),
-    "another family's message among real servers": (
-        [DESTINATION * 2 + message(CONTROL, FIRST, DESTINATION[16:]), done()],
-        netlink.MalformedMessage,
-        "a list of real servers with something else in it",
-    ),
 }
 
 
@@ -234,6 +229,11 @@ HARMLESS = {
     "one that is told twice, and once when asked again": [DESTINATION, DESTINATION, done(), *AGAIN],
     "one that is told twice in a datagram": [DESTINATION * 2 + done(), *AGAIN],
     "an answer to an older request": [error(errno.EPERM, 1), DESTINATION, done()],
+    "another family's message": [
+        DESTINATION + message(CONTROL, FIRST, DESTINATION[16:]),
+        message(CONTROL, FIRST, DESTINATION[16:]),
+        done(),
+    ],
     "an attribute that nobody knows": [
         told(netlink.attribute(77, b"new") + DESTINATION[20:], command=5),
         done(),
@@ -249,6 +249,23 @@ def test_what_does_no_harm_is_passed_over(datagrams: list[bytes]) -> None:
     with client(ToldSocket(datagrams)) as kernel:
         found = kernel._real_servers(SERVICE, None)
     assert Table({SERVICE: wire.Packed(wire.pack_settings(WEB), found)}) == OTHERS
+
+
+def test_real_servers_need_not_have_the_same_flags() -> None:
+    first, second = (real_server_told(real) for real in WEB.real_servers[:2])
+    flagged = second[:6] + struct.pack("=H", 0x12) + second[8:]
+    with client(ToldSocket([first + flagged, done()])) as kernel:
+        found = kernel._real_servers(SERVICE, None)
+    assert found == {
+        wire.pack_real_key(real.key): wire.pack_real_settings(real) for real in WEB.real_servers[:2]
+    }
+
+
+def test_virtual_servers_may_be_told_with_what_nobody_knows() -> None:
+    unknown = netlink.attribute(77, b"new")
+    for payload in (unknown + service_told(WEB)[20:], service_told(WEB)[20:] + unknown):
+        with client(ToldSocket([told(payload), done()])) as kernel:
+            assert kernel._virtual_servers(None) == {SERVICE: wire.pack_settings(WEB)}
 
 
 NO_FAMILY: dict[str, tuple[list[bytes], type[Exception], str]] = {

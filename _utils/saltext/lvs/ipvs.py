@@ -390,8 +390,9 @@ class Client:
                 kind == self._family
                 and sequence == self._sequence
                 and self._is_cut_so(data, length)
+                and self._read_frames(data, length, found, counts)
             ):
-                told += self._read_frames(data, length, found, counts)
+                told += len(data) // length
                 continue
             for kind, sequence, payload in messages(data):
                 if sequence != self._sequence:
@@ -401,8 +402,9 @@ class Client:
                     if parts > 1:
                         self._in_parts.add(service)
                     return told
-                told += 1
-                self._read_message(payload[GENLMSGHDR_BYTES:], service, found, counts)
+                if kind == self._family:
+                    told += 1
+                    self._read_message(payload[GENLMSGHDR_BYTES:], service, found, counts)
 
     def _is_cut_so(self, data: bytes, length: int) -> bool:
         """Whether a datagram is real servers in the usual form, all of one length."""
@@ -415,19 +417,20 @@ class Client:
     @staticmethod
     def _read_frames(
         data: bytes, length: int, found: dict[bytes, bytes], counts: dict[bytes, bytes]
-    ) -> int:
+    ) -> bool:
+        """Read a datagram of real servers all of one length; False where something else is in it,
+        and all of it has to be read again.
+        """
         head = data[: wire.HEAD_BYTES]
-        told = 0
         for own, address, settings, counters, family in wire.real_server_frames(length).iter_unpack(
             data
         ):
             if own != head:
-                raise MalformedMessage("a list of real servers with something else in it")
-            told += 1
+                return False
             key = family + address
             found[key] = settings
             counts[key] = counters
-        return told
+        return True
 
     @staticmethod
     def _read_message(
@@ -518,11 +521,15 @@ def _attributes_of(op: Op, named: bytes) -> bytes:
 def _keys_and_settings(answers: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
     """The virtual servers that the kernel told, in its order."""
     reader = wire.VirtualServerReader()
-    return [
-        reader.read(answer[NLATTR.size :])
-        for answer in answers
-        if _is_nested(answer, IPVS_CMD_ATTR_SERVICE)
-    ]
+    found = []
+    for answer in answers:
+        if _is_nested(answer, IPVS_CMD_ATTR_SERVICE):
+            found.append(reader.read(answer[NLATTR.size :]))
+            continue
+        for kind, data in attributes(answer):
+            if kind == IPVS_CMD_ATTR_SERVICE:
+                found.append(reader.read(data))
+    return found
 
 
 def _is_nested(answer: bytes, kind: int) -> bool:
