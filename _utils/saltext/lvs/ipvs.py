@@ -562,7 +562,8 @@ class Outcome:
         The difference between the table before and after, as operations: what really changed.
 
     table
-        The table as read at the end: the whole, or for a single virtual server just that.
+        The whole table: what was touched as read at the end, the rest as read before. Of an edit
+        just the one virtual server.
 
     left
         Operations that are still missing: another writer works against us.
