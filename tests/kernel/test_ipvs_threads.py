@@ -7,10 +7,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,6 +22,7 @@ from saltext.lvs.namespaces import within
 from saltext.lvs.table import Table
 
 from tests.functional.conftest import Minion, minion
+from tests.kernel import children
 from tests.lab.namespaces import named_network
 from tests.unit.tables import key, real_server, table, virtual_server
 
@@ -55,24 +54,6 @@ def work(number: int) -> None:
         else:
             assert ipvs.edit(server.key, lambda _, server=server: server).left == ()
         assert ipvs.read([server.key]).table == table(server)
-
-
-def in_a_child(act: Callable[[], object]) -> int:
-    """Start a forked child, which ends with 0 if all went well; its number."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        signal.alarm(30)
-        act()
-        os._exit(0)
-    except BaseException:  # noqa: BLE001 -- a child that returned would be a second pytest
-        traceback.print_exc()
-        os._exit(1)
-
-
-def ended(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def open_descriptors() -> int:
@@ -114,21 +95,21 @@ def test_threads_do_not_get_in_each_others_way() -> None:
 
 
 def test_forked_children_do_not_get_in_each_others_way() -> None:
-    children = [in_a_child(lambda number=number: work(number)) for number in range(WORKERS)]
-    assert [ended(child) for child in children] == [0] * WORKERS
+    jobs = [children.start(lambda number=number: work(number)) for number in range(WORKERS)]
+    assert [children.wait(job) for job in jobs] == [0] * WORKERS
     assert ipvs.read().table == all_of(ROUNDS)
 
 
 def test_children_that_are_forked_while_threads_apply_do_the_same() -> None:
     with ThreadPoolExecutor(WORKERS // 2) as pool:
         threads = [pool.submit(work, number) for number in range(WORKERS // 2)]
-        children = [
-            in_a_child(lambda number=number: work(number))
+        jobs = [
+            children.start(lambda number=number: work(number))
             for number in range(WORKERS // 2, WORKERS)
         ]
         for thread in threads:
             thread.result()
-    assert [ended(child) for child in children] == [0] * (WORKERS // 2)
+    assert [children.wait(job) for job in jobs] == [0] * (WORKERS // 2)
     assert ipvs.read().table == all_of(ROUNDS)
 
 
@@ -143,19 +124,18 @@ def test_a_child_that_is_forked_while_a_thread_has_the_lock_waits_for_it_and_kee
     holder = threading.Thread(target=hold)
     holder.start()
     assert taken.wait(10)
-    lives_on = in_a_child(lambda: time.sleep(30))
-    applies = in_a_child(lambda: ipvs.apply(SEED))
+    lives_on = children.start(lambda: time.sleep(30))
+    applies = children.start(lambda: ipvs.apply(SEED))
     time.sleep(0.2)
     assert ipvs.read().table == {}
     give_back.set()
     holder.join()
     try:
-        assert ended(applies) == 0
+        assert children.wait(applies) == 0
         assert ipvs.read().table == SEED
         assert ipvs.apply(SEED).ops == ()
     finally:
-        os.kill(lives_on, signal.SIGKILL)
-        ended(lives_on)
+        children.kill(lives_on)
 
 
 def test_jobs_that_are_forked_from_a_running_event_loop_work() -> None:

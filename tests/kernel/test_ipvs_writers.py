@@ -9,10 +9,8 @@ import ipaddress
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +21,7 @@ from saltext.lvs import ipvs, locking, plan
 from saltext.lvs.model import RealServer, VirtualServer, VirtualServerKey
 from saltext.lvs.table import Table
 
+from tests.kernel import children
 from tests.unit.tables import key, real_server, table, virtual_server
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -243,30 +242,12 @@ def take_turns(own: Table, other: Table, turns: int) -> None:
         assert told(outcome.ops) in expected
 
 
-def in_a_child(work: Callable[[], object]) -> int:
-    """Start *work* in a forked child, which ends with 0 if it went well; returns its number."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        work()
-        os._exit(0)
-    except BaseException:  # noqa: BLE001 -- a child that returned would be a second pytest
-        traceback.print_exc(file=sys.__stderr__)
-        os._exit(1)
-
-
-def ended(child: int) -> int:
-    """How a child ended: its exit code, or the number of the signal that killed it, negative."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def test_two_processes_take_turns_and_one_of_both_tables_remains() -> None:
-    children = [
-        in_a_child(lambda: take_turns(FIRST, SECOND, 100)),
-        in_a_child(lambda: take_turns(SECOND, FIRST, 100)),
+    writers = [
+        children.start(lambda: take_turns(FIRST, SECOND, 100)),
+        children.start(lambda: take_turns(SECOND, FIRST, 100)),
     ]
-    assert [ended(child) for child in children] == [0, 0]
+    assert [children.wait(writer) for writer in writers] == [0, 0]
     assert ipvs.read().table in (FIRST, SECOND)
 
 
@@ -324,10 +305,9 @@ def test_an_apply_that_is_killed_at_any_time_is_completed_by_the_next(
     endings = set()
     for turn in range(40):
         desired = tables[turn % 2]
-        child = in_a_child(lambda desired=desired: ipvs.apply(desired, purge=True))
+        child = children.start(lambda desired=desired: ipvs.apply(desired, purge=True))
         time.sleep(random.uniform(0, 1.5 * seconds))
-        os.kill(child, signal.SIGKILL)
-        endings.add(ended(child))
+        endings.add(children.kill(child))
         assert_an_apply_completes(desired)
     assert -signal.SIGKILL in endings
 
@@ -357,8 +337,8 @@ def test_an_apply_that_is_killed_at_any_point_is_completed_by_the_next() -> None
     ipvs.apply(FIRST, purge=True)
     halfway = []
     for call in range(1000):
-        child = in_a_child(lambda call=call: dies_at(call)(SECOND, purge=True))
-        killed = ended(child) == -signal.SIGKILL
+        child = children.start(lambda call=call: dies_at(call)(SECOND, purge=True))
+        killed = children.wait(child) == -signal.SIGKILL
         found = ipvs.read().table
         halfway.append(found not in (FIRST, SECOND))
         assert_an_apply_completes(SECOND if call % 2 else FIRST)
@@ -419,7 +399,7 @@ def test_a_long_list_that_was_read_while_it_changed_is_told_as_it_was_or_as_doub
     give_way(monkeypatch, 1)
     monkeypatch.setattr(ipvs, "BATCH_BYTES", 8000)
 
-    child = in_a_child(write)
+    child = children.start(write)
     torn = sure = doubtful = 0
     try:
         end = time.monotonic() + 5
@@ -433,6 +413,5 @@ def test_a_long_list_that_was_read_while_it_changed_is_told_as_it_was_or_as_doub
             with ipvs.client() as kernel:
                 torn += not was_true(Table(kernel.packed()))
     finally:
-        os.kill(child, signal.SIGKILL)
-        ended(child)
+        children.kill(child)
     assert sure and torn, f"{sure} sure, {doubtful} doubtful; of others {torn} were torn"
