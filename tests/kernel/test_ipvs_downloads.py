@@ -71,6 +71,13 @@ WAYS_BACK = {
 }
 
 
+FORWARDS = {
+    "masqueraded": Forward.MASQ,
+    "direct": Forward.DIRECT,
+    "through a tunnel": Forward.TUNNEL,
+}
+
+
 def ip(command: str) -> None:
     subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
 
@@ -179,6 +186,9 @@ def changes(own: RealServer) -> Iterator[tuple[str, Table]]:
     yield "it is drained and alone", web(replace(own, weight=0))
     yield "drained, with another scheduler", web(replace(own, weight=0), scheduler="mh")
     yield "it is back", web(own)
+    for forward in FORWARDS.values():
+        yield f"new ones are {forward.value}", web(replace(own, forward=forward))
+        yield f"no longer {forward.value}", web(replace(own, weight=7))
 
 
 def neighbours(number: int) -> list[VirtualServer]:
@@ -187,13 +197,6 @@ def neighbours(number: int) -> list[VirtualServer]:
         virtual_server(f"tcp {VIP}:{8000 + (number + more) % 50}", real_server("10.2.0.2:80", 1))
         for more in range(10)
     ]
-
-
-FORWARDS = {
-    "masqueraded": Forward.MASQ,
-    "direct": Forward.DIRECT,
-    "through a tunnel": Forward.TUNNEL,
-}
 
 
 @pytest.mark.usefixtures("networks")
