@@ -471,7 +471,8 @@ def save(path=None, netns=None):
     path
         Write it to this file (JSON, readable for root only) and return the path instead.
 
-    Raises CommandExecutionError where the kernel has no IPVS or the file cannot be written.
+    Raises CommandExecutionError where the kernel has no IPVS, where another program kept changing
+    the table while it was read, or where the file cannot be written.
 
     CLI Example:
 
@@ -479,7 +480,10 @@ def save(path=None, netns=None):
 
         salt lb1 ipvs.save /root/ipvs.json
     """
-    table = namespaces.within(netns, ipvs.read).table.as_data()
+    snapshot = namespaces.within(netns, ipvs.read)
+    if not snapshot.settled:
+        raise errors.WrongState("another program changes the table all the time; try once more")
+    table = snapshot.table.as_data()
     if path is None:
         return table
     with files.beside(path, json.dumps(table, indent=2) + "\n") as written:

@@ -130,6 +130,7 @@ def absent(name, netns=None):
 def _converged(name, subject, wanted, right="as it should be"):
     """Plan, tell in test mode, else apply: *wanted* are the arguments of ``ipvs.plan``."""
     ret = {"name": name, "result": True, "changes": {}, "comment": f"{subject} is {right}."}
+    planned = {"changes": {}}
     try:
         planned = __salt__["ipvs.plan"](**wanted)
         if not planned["operations"]:
@@ -140,7 +141,7 @@ def _converged(name, subject, wanted, right="as it should be"):
             return ret
         done = __salt__["ipvs.apply"](**wanted)
     except (CommandExecutionError, SaltInvocationError) as error:
-        ret.update(result=False, comment=str(error))
+        ret.update(result=False, comment=str(error), changes=_so_far(planned["changes"], wanted))
         return ret
     ret.update(
         changes=done["changes"], comment=_told(f"{subject} was changed:", done["operations"])
@@ -151,6 +152,17 @@ def _converged(name, subject, wanted, right="as it should be"):
             "Another program changes the table at the same time; still missing:", done["left"]
         )
     return ret
+
+
+def _so_far(planned, wanted):
+    """The planned changes that were made although another one failed."""
+    if not planned or __opts__["test"]:
+        return {}
+    try:
+        missing = __salt__["ipvs.plan"](**wanted)["changes"]
+    except (CommandExecutionError, SaltInvocationError):
+        return {}
+    return {subject: change for subject, change in planned.items() if subject not in missing}
 
 
 def _told(head, operations):

@@ -331,6 +331,27 @@ def test_a_state_with_a_wrong_value_changes_nothing(bare: Minion) -> None:
     assert ipvsadm("-Sn") == ""
 
 
+def test_what_was_done_beside_a_refusal_is_reported_and_the_next_run_completes_it(
+    bare: Minion,
+) -> None:
+    other = "tcp 10.10.10.11:80"
+    table = {
+        WEB: {"scheduler": "nosuch", "real_servers": SERVERS},
+        other: {"scheduler": "rr", "real_servers": {"10.10.10.41:80": None}},
+    }
+    answer = bare.state("ipvs.managed", "table", table=table)
+    assert (answer["result"], answer["changes"]) == (
+        False,
+        {
+            other: {"old": None, "new": {"scheduler": "rr"}},
+            f"{other} -> {RS1}": {"old": None, "new": {"forward": "direct", "weight": 1}},
+        },
+    )
+    assert "2 of 5 operations were carried out" in answer["comment"]
+    table[WEB].update(scheduler="rr", persistence=5)
+    assert bare.state("ipvs.managed", "table", table=table)["changes"] == FILLED
+
+
 def test_a_kernel_that_refuses_is_quoted(bare: Minion) -> None:
     answer = bare.state("ipvs.virtual_server", WEB, scheduler="nosuch")
     assert (answer["result"], answer["changes"]) == (False, {})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from saltext.lvs import locking
+from saltext.lvs.errors import NotAvailable
 
 
 @pytest.fixture
@@ -166,3 +167,16 @@ def test_many_forks_during_many_locks_leave_no_descriptor_open(path: str) -> Non
         stop.set()
         thread.join()
     assert descriptors() == 0
+
+
+def test_who_waits_too_long_is_told_who_has_the_lock(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "PATIENCE_SECONDS", 0.3)
+    with held_by_a_thread(path), pytest.raises(NotAvailable) as caught, locking.exclusive(path):
+        pass
+    assert str(caught.value) == (
+        f"{path} has been locked for 0.3 seconds by process {os.getpid()}; is it stopped or stuck?"
+    )
+    with locking.exclusive(path) as got:
+        assert got

@@ -154,7 +154,7 @@ class Client:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_GENERIC)
         self._sequence = 0
-        self._cut: dict[int, bool] = {}
+        self._usual: dict[int, bool] = {}
         self._in_parts: set[bytes] = set()
         try:
             self._enlarge()
@@ -389,7 +389,7 @@ class Client:
             if (
                 kind == self._family
                 and sequence == self._sequence
-                and self._is_cut_so(data, length)
+                and self._is_usual(data, length)
                 and self._read_frames(data, length, found, counts)
             ):
                 told += len(data) // length
@@ -406,13 +406,13 @@ class Client:
                     told += 1
                     self._read_message(payload[GENLMSGHDR_BYTES:], service, found, counts)
 
-    def _is_cut_so(self, data: bytes, length: int) -> bool:
+    def _is_usual(self, data: bytes, length: int) -> bool:
         """Whether a datagram is real servers in the usual form, all of one length."""
-        if length not in self._cut:
+        if length not in self._usual:
             frame = data[:length]
             nested = _is_nested(frame[HEAD.size :], IPVS_CMD_ATTR_DEST)
-            self._cut[length] = length % 4 == 0 and nested and wire.is_cut_so(frame)
-        return self._cut[length] and len(data) % length == 0
+            self._usual[length] = length % 4 == 0 and nested and wire.is_usual(frame)
+        return self._usual[length] and len(data) % length == 0
 
     @staticmethod
     def _read_frames(

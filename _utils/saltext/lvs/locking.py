@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -17,6 +18,8 @@ from saltext.lvs.errors import NotAvailable
 
 # A folder of root's own: in /run/lock anybody could hold a lock against us.
 FOLDER = "/run/saltext-lvs"
+# The longest apply takes a few seconds; a repair that has to wait for another three.
+PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
@@ -25,11 +28,21 @@ def exclusive(path: str, wait: bool = True) -> Iterator[bool]:
 
     wait
         Wait until the lock is free; otherwise yield False where it is taken.
+
+    Raises :class:`~saltext.lvs.errors.NotAvailable` where it cannot be had, or is not free within
+    :data:`PATIENCE_SECONDS`: whoever has it is stuck, and so would everybody else be.
     """
     descriptor = _opened(path)
     try:
         got = _locked(descriptor, wait)
+        if wait and not got:
+            raise NotAvailable(
+                f"{path} has been locked for {PATIENCE_SECONDS:g} seconds by process "
+                f"{_holder(descriptor)}; is it stopped or stuck?"
+            )
         try:
+            if got:
+                _sign(descriptor)
             yield got
         finally:
             if got and descriptor in _ours:
@@ -74,11 +87,30 @@ os.register_at_fork(
 
 
 def _locked(descriptor: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
+    """Take the lock, within :data:`PATIENCE_SECONDS` or at once; whether it was to be had."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    pause = 0.001
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait or time.monotonic() >= end:
+                return False
+            # flock(2) has no limit of time, and a signal would reach the main thread only.
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        else:
+            return True
+
+
+def _sign(descriptor: int) -> None:
+    """Leave word of who has the lock."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
 
 
 @contextmanager

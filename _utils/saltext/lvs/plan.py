@@ -137,7 +137,7 @@ def plan_packed(
             steps.create(key, wanted)
         elif held != wanted:
             steps.change(key, held, wanted)
-    for key in current if purge else absent:
+    for key in sorted(current if purge else absent):
         if key in current and key not in desired and key not in leave:
             steps.delete(key, current[key])
     return steps.in_order()

@@ -452,7 +452,7 @@ def real_server_frames(frame: int) -> struct.Struct:
     return struct.Struct(f"{_REPEATED.format}{frame - _REPEATED.size}x")
 
 
-def is_cut_so(frame: bytes) -> bool:
+def is_usual(frame: bytes) -> bool:
     """Whether the attributes of a real server lie where :func:`real_server_frames` cuts."""
     if len(frame) < _REPEATED.size:
         return False
