@@ -34,12 +34,12 @@ that one and no other (``seq`` grows, with gaps); ``at``, when it was seen, in s
 ``changes`` what one look found changed. For a VIP: ``interface``, ``address``;
 ``was`` (``held``, ``lost``, or None at the first look) and ``now`` (``lost`` or ``restored``);
 ``since``, when that loss was first seen; ``count``, how often it was lost since the minion watches;
-``repaired``, whether the minion has put it back by itself; and ``problem``, if it should have and
-did not, because it failed or because the VIP was put back three times within a minute already: then
-something else takes it away, and who that may be is said. A VIP is held if the interface has its
-address, be it up or down. For an ARP setting: ``sysctl``, ``was``, ``now``, and ``quiet``, whether
-ARP requests for a VIP stay unanswered with it. The kernel sends no word when one changes, so a look
-is what finds it.
+``repaired``, whether the minion has put it back by itself; and ``problem``, why not, if it should
+have: because it failed, or, with ``gave_up``, because it did so three times within a minute
+already: then something else takes the VIP away, and who that may be is said. A VIP is held if the
+interface has its address, be it up or down. For an ARP setting: ``sysctl``, ``was``, ``now``, and
+``quiet``, whether ARP requests for a VIP stay unanswered with it. The kernel sends no word when one
+changes, so the look of every second is what finds it.
 
 ``state`` tells the whole truth: ``interface``; ``vips``, a list of ``address``, ``now``, ``since``
 and ``count``; ``sysctls``; ``quiet``. It comes at the first look, then every ``repeat`` seconds.

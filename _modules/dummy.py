@@ -286,6 +286,7 @@ def check():
     }
 
 
+@_salt_errors
 def look(beacon="by hand", repeat=30):
     """
     Look once, as the beacon ``dummy`` does, and return the events that follow; see there for what
@@ -295,12 +296,13 @@ def look(beacon="by hand", repeat=30):
     beacon, for as long as the process lives.
 
     beacon
-        A name for what remembers.
+        A name for what remembers; not that of a beacon that is running.
 
     repeat
         Seconds between two events that tell the whole state.
 
-    Raises SaltInvocationError for a wrong pillar.
+    Raises SaltInvocationError for a wrong pillar, CommandExecutionError for the name of a running
+    beacon.
 
     CLI Example:
 
@@ -308,6 +310,8 @@ def look(beacon="by hand", repeat=30):
 
         salt rs1 dummy.look
     """
+    if beacon in watch.watchers:
+        raise errors.WrongState(f"{beacon} has a watcher, which looks for itself")
     memory = watch.memory(beacon)
     watch.brief(memory, __pillar__, __opts__["id"])
     return watch.look(memory, __opts__["id"], repeat)

@@ -8,6 +8,7 @@ should hold comes from the pillar, key ``lvs`` (see ``docs/pillar.md``).
 """
 
 import json
+import re
 
 import saltext.lvs
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -85,7 +86,7 @@ def get(virtual_server, netns=None):
 
         salt lb1 ipvs.get 'tcp 10.10.10.10:80'
     """
-    key = _key(virtual_server, _cluster())
+    key = _named_key(virtual_server)
     return _listed(namespaces.within(netns, lambda: ipvs.read([key]))).get(str(key), {})
 
 
@@ -480,6 +481,8 @@ def save(path=None, netns=None):
 
         salt lb1 ipvs.save /root/ipvs.json
     """
+    if path is not None:
+        _absolute(path)
     snapshot = namespaces.within(netns, ipvs.read)
     if not snapshot.settled:
         raise errors.WrongState("another program changes the table all the time; try once more")
@@ -494,20 +497,21 @@ def save(path=None, netns=None):
 @_salt_errors
 def restore(table=None, path=None, purge=False, test=False, netns=None):
     """
-    Make the kernel's table hold what ``ipvs.save`` or ``ipvsadm -S`` wrote.
+    Make the kernel's table hold what ``ipvs.save`` or ``ipvsadm -S -n`` wrote.
 
     What is right already is not touched, and the rest goes by plan: no connection is dropped that
-    need not be. Returns ``operations``, ``changes`` and ``left`` as ``ipvs.apply`` does. What
-    keepalived keeps by the pillar is left alone.
+    need not be. Returns ``operations``, ``changes`` and ``left`` as ``ipvs.apply`` does, and
+    ``left_alone``: the virtual servers that are in it but kept by keepalived, as the pillar says.
 
     table
-        A mapping as of ``ipvs.save``, or text as of ``ipvsadm -S`` or for ``ipvsadm -R``.
+        A mapping as of ``ipvs.save``, or text as of ``ipvsadm -S -n`` or for ``ipvsadm -R``.
 
     path
-        A file on the minion with either of the two, instead.
+        A file on the minion with either of the two, instead. What is wrong in it is told by its
+        line, and not quoted: it might be another file than was meant.
 
     purge
-        Also delete virtual servers that are not in it.
+        Also delete virtual servers that are not in it; it must name one at least.
 
     test
         Only tell what would be done, as ``ipvs.plan`` does.
@@ -521,15 +525,24 @@ def restore(table=None, path=None, purge=False, test=False, netns=None):
 
         salt lb1 ipvs.restore path=/root/ipvs.json test=True
     """
-    wanted = {
-        "desired": _table_of(_read_in(table, path)),
-        "purge": bool(purge),
-        "leave": _kept_elsewhere(_cluster()),
-    }
+    if path is None and table is None:
+        raise errors.InvalidConfig("table", None, "given, or a path instead")
+    desired = _table_of(table) if path is None else _table_in(path, table)
+    if purge and not desired:
+        raise errors.InvalidConfig(
+            "table" if path is None else path,
+            None,
+            "a table with one virtual server at least; to delete all: ipvs.flush confirm=True",
+        )
+    leave = _kept_elsewhere(_cluster())
+    wanted = {"desired": desired, "purge": bool(purge), "leave": leave}
     if test:
-        ops = plan.plan(namespaces.within(netns, ipvs.read).table, **wanted)
-        return {"operations": [str(op) for op in ops], "changes": plan.changes(ops), "left": []}
-    return _done(namespaces.within(netns, lambda: ipvs.apply(**wanted)))
+        current = namespaces.within(netns, ipvs.read).table if ipvs.loaded() else {}
+        ops = plan.plan(current, **wanted)
+        done = {"operations": [str(op) for op in ops], "changes": plan.changes(ops), "left": []}
+    else:
+        done = _done(namespaces.within(netns, lambda: ipvs.apply(**wanted)))
+    return {**done, "left_alone": [str(key) for key in desired if key in leave]}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -584,6 +597,14 @@ def _key(virtual_server, cluster):
     return tables.virtual_server_key(virtual_server)
 
 
+def _named_key(virtual_server):
+    """The same for who changes nothing of the table: what is spelt out needs no right pillar."""
+    try:
+        return tables.virtual_server_key(virtual_server)
+    except errors.InvalidConfig:
+        return _key(virtual_server, _cluster())
+
+
 def _spelt(real_server, cluster):
     """A real server that may be named as in the pillar, spelt out."""
     if cluster and real_server in cluster.real_servers:
@@ -607,6 +628,18 @@ def _held(server, spelt):
     raise errors.WrongState(f"{spelt} is no real server of {server.key}")
 
 
+def _several(names):
+    """A list of names, of which one alone may stand for itself."""
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def _expect_ours(keys, leave):
+    """Raise for a virtual server that was named and that keepalived keeps: nothing was done."""
+    kept = [str(key) for key in keys if key in leave]
+    if kept:
+        raise errors.KeptElsewhere(", ".join(kept))
+
+
 def _there(current, key):
     if current is None:
         raise errors.WrongState(f"there is no virtual server {key}")
@@ -622,15 +655,26 @@ def _given(**values):
     }
 
 
-def _read_in(table, path):
-    if (table is None) == (path is None):
-        raise errors.InvalidConfig("table", table, "given, or a path instead; not both")
-    if path is None:
-        return table
-    found = files.read(path)
+def _table_in(path, table):
+    """The table in a file; what is wrong is told without the file's words, which may be secret."""
+    if table is not None:
+        raise errors.InvalidConfig("table", "given", "left out where a path is given")
+    found = files.read(_absolute(path))
     if found is None:
         raise errors.InvalidConfig("path", path, "a file on this minion")
-    return found[0]
+    try:
+        return _table_of(found[0])
+    except errors.InvalidConfig as error:
+        lines = [problem.path for problem in error.problems if problem.path.startswith("line ")]
+        where = f"{path}, {lines[0]}" if lines else path
+        form = "in the form of ipvs.save or of ipvsadm -S -n"
+        raise errors.InvalidConfig(where, errors.MASK, form) from None
+
+
+def _absolute(path):
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise errors.InvalidConfig("path", path, "an absolute path on this minion")
+    return path
 
 
 def _table_of(given):
@@ -649,16 +693,20 @@ def _wanted(cluster, purge, table, absent):
     """What a plan is for: a given table, a given cluster, or the pillar's; only a director has a
     table to keep.
     """
-    if table is not None or absent:
+    if absent and table is None:
+        raise errors.InvalidConfig("absent", absent, "left out, or given with a table")
+    if table is not None:
         if cluster is not None:
             raise errors.InvalidConfig("cluster", "given", "left out where a table is given")
         pillar = _cluster()
-        return {
+        wanted = {
             "desired": tables.Table.from_data(table),
             "purge": bool(purge),
             "leave": _kept_elsewhere(pillar),
-            "absent": [_key(name, pillar) for name in absent],
+            "absent": [_key(name, pillar) for name in _several(absent)],
         }
+        _expect_ours([*wanted["desired"], *wanted["absent"]], wanted["leave"])
+        return wanted
     wanted = model.from_pillar(__pillar__ if cluster is None else {"lvs": cluster})
     wanted.expect_role(__opts__["id"], model.Role.DIRECTOR)
     return {
@@ -703,7 +751,7 @@ def stats(interval=None, virtual_server=None, netns=None):
         salt lb1 ipvs.stats interval=4 virtual_server=web
     """
     seconds = statistics.as_interval(interval)
-    only = None if virtual_server is None else _key(virtual_server, _cluster())
+    only = None if virtual_server is None else _named_key(virtual_server)
     return namespaces.within(netns, lambda: statistics.measure(seconds, only)).as_data()
 
 
@@ -785,7 +833,7 @@ def zero(virtual_server=None, netns=None):
 
         salt lb1 ipvs.zero web
     """
-    key = None if virtual_server is None else _key(virtual_server, _cluster())
+    key = None if virtual_server is None else _named_key(virtual_server)
     namespaces.within(netns, lambda: settings.zero(key))
     return True
 
@@ -1091,6 +1139,9 @@ def _expect_own_sync_daemons():
 
 def _spelt_out(server):
     """A virtual server or real server of the pillar, by its name, as the kernel knows it."""
+    # An address is no name of the pillar's, and this must work while that is wrong.
+    if server is None or not re.fullmatch(r"[A-Za-z_][\w-]*", str(server)):
+        return server
     cluster = _cluster()
     if cluster and server in cluster.virtual_servers:
         return str(cluster.virtual_servers[server].key)

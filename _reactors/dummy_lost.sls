@@ -32,5 +32,6 @@ def _changes():
 
 
 def _is_loss(change):
-    # One with a problem was put back again and again: a person must look.
-    return isinstance(change, dict) and change.get("now") == "lost" and "problem" not in change
+    # What is taken away again and again is left alone: a person must look.
+    lost = isinstance(change, dict) and change.get("now") == "lost"
+    return lost and change.get("gave_up") is not True

@@ -101,7 +101,9 @@ def virtual_server(
         "persistence": persistence,
         "netmask": netmask,
         "one_packet": one_packet,
-        "scheduler_flags": list(scheduler_flags),
+        "scheduler_flags": [scheduler_flags]
+        if isinstance(scheduler_flags, str)
+        else list(scheduler_flags or ()),
         "persistence_engine": persistence_engine,
         "real_servers": real_servers,
     }

@@ -9,6 +9,11 @@ include:
 {%- for role in view.roles %}
   - lvs.{{ role }}
 {%- endfor %}
+{%- if view.had_vips and "realserver" not in view.roles %}
+  - lvs.realserver
+{%- endif %}
+{%- elif view.had_vips %}
+  - lvs.realserver
 {%- else %}
   - lvs.stranger
 {%- endif %}

@@ -7,7 +7,12 @@
 include:
   - lvs.invalid
 
-{%- elif view.vips %}
+{%- else %}
+
+include:
+  - lvs.minion
+
+{%- if view.vips %}
 
 {%- for line in view.sysctls.realserver %}
 
@@ -37,4 +42,5 @@ lvs-vip-interface:
     - require:
       - id: lvs-pyroute2
 
+{%- endif %}
 {%- endif %}

@@ -375,8 +375,13 @@ EVENTS: dict[str, tuple[str, Any, list[Any]]] = {
     ),
     "it was put back again and again": (
         TAG,
-        {"id": "rs1", "acted": False, "changes": [{**LOST, "problem": "put back 3 times"}]},
+        {"id": "rs1", "acted": False, "changes": [{**LOST, "gave_up": True}]},
         [],
+    ),
+    "the minion could not put it back itself": (
+        TAG,
+        {"id": "rs1", "acted": False, "changes": [{**LOST, "problem": "no pyroute2"}]},
+        REPAIR,
     ),
     "a VIP is back": (TAG, {"id": "rs1", "changes": [BACK]}, []),
     "nothing has changed": (TAG, {"id": "rs1", "changes": []}, []),

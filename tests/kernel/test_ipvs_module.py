@@ -180,7 +180,24 @@ WRONG = {
     ),
     "neither a table nor a path": (
         ("ipvs.restore",),
-        "table is missing; it should be given, or a path instead; not both",
+        "table is missing; it should be given, or a path instead",
+    ),
+    "a table and a path": (
+        ("ipvs.restore", {}, "/root/ipvs.json"),
+        "table is 'given'; it should be left out where a path is given",
+    ),
+    "a purge that would leave nothing": (
+        ("ipvs.restore", "", None, True),
+        "table is missing; it should be a table with one virtual server at least; to delete all: "
+        "ipvs.flush confirm=True",
+    ),
+    "a path that depends on where the minion was started": (
+        ("ipvs.save", "ipvs.json"),
+        "path is 'ipvs.json'; it should be an absolute path on this minion",
+    ),
+    "something to delete beside the pillar": (
+        ("ipvs.apply", None, True, None, "web"),
+        "absent is 'web'; it should be left out, or given with a table",
     ),
     "text that is neither form": (
         ("ipvs.restore", '{"tcp 10.10.10.10:80": '),
@@ -201,6 +218,32 @@ def test_what_is_wrong_is_told(lb1: Minion, call: tuple[Any, ...], told: str) ->
     assert str(caught.value) == told
 
 
+def test_a_file_that_is_no_table_is_not_quoted(lb1: Minion, tmp_path: Path) -> None:
+    path = tmp_path / "shadow"
+    for text, place in {
+        "root:$y$secret:1:\n": f"{path}, line 1",
+        '{"password": "secret"}': str(path),
+        '{"password": ': str(path),
+    }.items():
+        path.write_text(text)
+        with pytest.raises(SaltInvocationError) as caught:
+            lb1.call("ipvs.restore", path=str(path))
+        form = "in the form of ipvs.save or of ipvsadm -S -n"
+        assert str(caught.value) == f"{place} is **********; it should be {form}"
+
+
+def test_one_looks_while_the_pillar_is_wrong(minion: Callable[..., Minion]) -> None:
+    pillar = example("production")
+    pillar["lvs"]["virtual_servers"]["web"]["port"] = 70000
+    director = minion("lb1", pillar)
+    ipvsadm("-A", "-t", "10.10.10.10:80", "-s", "rr")
+    assert director.call("ipvs.get", WEB)["scheduler"] == "rr"
+    assert director.call("ipvs.connections")["total"] == 0
+    assert director.call("ipvs.zero", WEB) is not None
+    with pytest.raises(SaltInvocationError, match="lvs:virtual_servers:web:port is 70000"):
+        director.call("ipvs.set_weight", WEB, "10.10.10.41", 0)
+
+
 def test_what_keepalived_keeps_is_refused(minion: Callable[..., Minion]) -> None:
     pillar = example("production")
     web = pillar["lvs"]["virtual_servers"]["web"]
@@ -211,8 +254,13 @@ def test_what_keepalived_keeps_is_refused(minion: Callable[..., Minion]) -> None
     ipvsadm("-A", "-t", "10.10.10.10:80", "-s", "rr")
     with pytest.raises(CommandExecutionError, match=f"keepalived keeps {WEB}, as the pillar says"):
         director.call("ipvs.delete_virtual_server", "web")
-    director.call("ipvs.restore", {}, purge=True)
-    assert ipvsadm("-Sn") == "-A -t 10.10.10.10:80 -s rr\n"
+    for state in (("ipvs.virtual_server", WEB), ("ipvs.absent", WEB)):
+        answer = director.state(*state)
+        assert (answer["result"], answer["changes"]) == (False, {})
+        assert answer["comment"].startswith(f"keepalived keeps {WEB}")
+    other = {"tcp 10.10.10.11:80": {"scheduler": "rr"}, WEB: {"scheduler": "wlc"}}
+    assert director.call("ipvs.restore", other, purge=True)["left_alone"] == [WEB]
+    assert ipvsadm("-Sn") == "-A -t 10.10.10.10:80 -s rr\n-A -t 10.10.10.11:80 -s rr\n"
 
 
 def test_a_saved_table_is_restored_whole(lb1: Minion, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from saltext.lvs import arp, files, links, locking, persistence, rtnetlink
+from saltext.lvs.errors import CommandFailed
 from saltext.lvs.links import Action, Duty, Op, Outcome
 from saltext.lvs.model import Address
 
@@ -50,20 +51,20 @@ def present(duty: Duty, check_arp: bool = True) -> Outcome:
         found = faults(duty)
         if found:
             raise arp.Noisy(f"no VIP is added while {'; '.join(map(str, found))}")
-    _forget_others(duty)
-    outcome = links.apply(lambda: plan(duty))
-    if not outcome.left:
-        _note({**recorded(), duty.interface: [str(vip) for vip in duty.vips]})
+    with locking.exclusive(REPAIR):
+        _forget_others(duty)
+        outcome = links.apply(lambda: plan(duty))
+        if not outcome.left:
+            _note({**recorded(), duty.interface: [str(vip) for vip in duty.vips]})
     return outcome
 
 
 def absent(duty: Duty, force: bool = False) -> Outcome:
     """Take a dummy interface away; arguments as for :func:`saltext.lvs.links.plan_absent`."""
-    plan_absent(duty, force)
-    _forget_others(replace(duty, vips=()))
-    outcome = links.apply(lambda: plan_absent(duty, force))
-    _note({name: vips for name, vips in recorded().items() if name != duty.interface})
-    return outcome
+    with locking.exclusive(REPAIR):
+        plan_absent(duty, force)
+        _forget_others(replace(duty, vips=()))
+        return links.apply(lambda: plan_absent(duty, force))
 
 
 def plan_absent(duty: Duty, force: bool = False) -> tuple[Op, ...]:
@@ -111,7 +112,11 @@ def _note(record: Mapping[str, Sequence[str]]) -> None:
     kept = {interface: list(vips) for interface, vips in sorted(record.items()) if vips}
     if kept == recorded():
         return
-    os.makedirs(os.path.dirname(RECORD), mode=0o700, exist_ok=True)
+    folder = os.path.dirname(RECORD)
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise CommandFailed(f"cannot make {folder}: {error.strerror}") from error
     with files.beside(RECORD, json.dumps(kept) + "\n") as written:
         files.move(written, RECORD)
 
@@ -133,21 +138,20 @@ def repair(duty: Duty) -> Outcome | None:
             return Outcome(())
         time.sleep(rest(REPAIRED, time.time()))
         _touch(REPAIRED)
-        return _put_back(due(duty))
+        return _put_back(duty)
 
 
 def heal(duty: Duty) -> Outcome | None:
-    """The same at once, for who watches this machine and counts how often.
-
-    duty
-        What is due, see :func:`due`.
-    """
+    """The same at once, for who watches this machine and counts how often."""
     with locking.turn(REPAIR) as ours:
         return _put_back(duty) if ours else None
 
 
 def _put_back(duty: Duty) -> Outcome:
-    """Add what lacks, and take nothing away: that is an apply's."""
+    """Add what lacks of what is due now, and take nothing away: that is an apply's."""
+    duty = due(duty)
+    if not duty.vips:
+        return Outcome(())
     if faults(duty):
         arp.silence()
     if duty.has_ipv4 and (found := faults(duty)):
@@ -182,8 +186,12 @@ def rest(stamp: str, now: float) -> float:
 
 
 def _touch(stamp: str) -> None:
-    descriptor = os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        os.utime(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(stamp, flags, 0o600)
+        try:
+            os.utime(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {stamp}: {error.strerror}") from error

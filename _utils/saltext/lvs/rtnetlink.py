@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -130,7 +131,7 @@ class Listener:
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._kernel = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
-        self._waker = -1
+        self._closing = threading.Lock()
         try:
             self._kernel.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
             self._waker, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -158,15 +159,21 @@ class Listener:
                     raise KernelError("watch the network interfaces", error.errno or 0) from error
 
     def wake(self) -> None:
-        """End a wait, from whatever thread."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._woken, b"!")
+        """End a wait, from whatever thread; without effect once it is closed."""
+        with self._closing, contextlib.suppress(BlockingIOError):
+            if self._woken >= 0:
+                os.write(self._woken, b"!")
 
     def close(self) -> None:
         """Give back the descriptors; nobody may wait any more."""
-        self._kernel.close()
-        os.close(self._waker)
-        os.close(self._woken)
+        with self._closing:
+            if self._woken < 0:
+                return
+            self._kernel.close()
+            os.close(self._waker)
+            os.close(self._woken)
+            # The numbers may be somebody else's from now on.
+            self._waker = self._woken = -1
 
 
 def read(name: str) -> Link | None:

@@ -35,9 +35,12 @@ DESERTED_SECONDS = 600.0
 # Whoever takes a VIP away again and again means it, or will not be stopped by us.
 REPAIRS_IN_A_MINUTE = 3
 MINUTE_SECONDS = 60.0
+AFTER_FAILURE_SECONDS = 10.0
 # The daemons that are known to take away addresses that they did not put there.
 RIVALS = ("systemd-network", "NetworkManager", "dhcpcd", "netplan", "wickedd", "connmand")
 END_WITHIN_SECONDS = 5.0
+# The minion's loop stands still meanwhile.
+UNWATCH_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -55,6 +58,9 @@ class Memory:
 
     repairs
         When lost VIPs were put back here lately, on the same clock.
+
+    again
+        Not before then, after a repair that failed.
     """
 
     known: losses.Known = field(default_factory=losses.Known)
@@ -62,6 +68,7 @@ class Memory:
     duty: Duty | None = None
     asked: float = float("-inf")
     repairs: deque[float] = field(default_factory=deque)
+    again: float = float("-inf")
 
 
 memories: dict[str, Memory] = {}
@@ -80,6 +87,9 @@ def brief(memory: Memory, pillar: Mapping[str, Any], minion_id: str) -> None:
     one that was right.
     """
     described = pillar.get("lvs")
+    if described is None and pillar and "_errors" not in pillar:
+        # There is a pillar, and it knows of no cluster any more.
+        memory.pillar = memory.duty = None
     if described is None or described is memory.pillar:
         return
     # A refresh makes a new object of what is mostly the same pillar.
@@ -87,7 +97,12 @@ def brief(memory: Memory, pillar: Mapping[str, Any], minion_id: str) -> None:
     memory.pillar = described
     if same:
         return
-    memory.duty = links.duty_of(model.from_pillar(pillar), minion_id)
+    duty = links.duty_of(model.from_pillar(pillar), minion_id)
+    if duty.heals and duty.vips:
+        # Here and not in the thread: a job that is forked while a thread imports something waits
+        # for ever when it imports the same.
+        links.preload()
+    memory.duty = duty
 
 
 def should_ask(memory: Memory, now: float) -> bool:
@@ -114,28 +129,38 @@ def look(memory: Memory, minion_id: str, repeat: float, heal: bool = False) -> E
     duty = realserver.due(memory.duty) if memory.duty else None
     if duty is None or not duty.vips:
         return []
-    step, at = _step(memory, duty, repeat)
-    changes, acted = list(step.changes), False
-    if heal and duty.heals and _lost(memory):
-        acted = _healed(memory, duty, changes)
-        if acted:
-            after, _ = _step(memory, duty, repeat)
-            changes += [{**change, "repaired": True} for change in after.changes]
+    sight, at = see(duty), round(time.time(), 3)
+    step = _step(memory, sight, at, repeat)
+    changes = list(step.changes)
+    # From here on nothing may fail: what was news is known now, and would never be told.
+    acted = heal and duty.heals and _lost(memory) and _healed(memory, duty, changes)
+    if acted:
+        changes += _after_repair(memory, duty, repeat)
     told: Events = []
     if changes:
         content = {"acted": acted, "changes": changes}
         told.append(events.event("change", minion_id, duty.cluster, at, **content))
     if step.whole:
-        whole = losses.whole_state(memory.known, see(duty))
+        whole = losses.whole_state(memory.known, sight)
         told.append(events.event("state", minion_id, duty.cluster, at, **whole))
     return told
 
 
-def _step(memory: Memory, duty: Duty, repeat: float) -> tuple[losses.Step, float]:
-    at = round(time.time(), 3)
-    step = losses.step(memory.known, see(duty), at, time.monotonic(), repeat)
+def _step(memory: Memory, sight: losses.Sight, at: float, repeat: float) -> losses.Step:
+    step = losses.step(memory.known, sight, at, time.monotonic(), repeat)
     memory.known = step.known
-    return step, at
+    return step
+
+
+def _after_repair(memory: Memory, duty: Duty, repeat: float) -> list[Mapping[str, Any]]:
+    """What a repair has changed; where that cannot be seen now, the next look tells it."""
+    try:
+        sight = see(duty)
+    except (LvsError, OSError) as error:
+        log.warning("Cannot see what was put back on %s: %s", duty.interface, error)
+        return []
+    after = _step(memory, sight, round(time.time(), 3), repeat)
+    return [{**change, "repaired": True} for change in after.changes]
 
 
 def _lost(memory: Memory) -> bool:
@@ -151,25 +176,31 @@ def _healed(memory: Memory, duty: Duty, changes: list[Mapping[str, Any]]) -> boo
     while memory.repairs and now - memory.repairs[0] >= MINUTE_SECONDS:
         memory.repairs.popleft()
     if len(memory.repairs) >= REPAIRS_IN_A_MINUTE:
-        _explain(changes, f"put back {REPAIRS_IN_A_MINUTE} times in a minute{_suspects()}")
+        problem = f"put back {REPAIRS_IN_A_MINUTE} times in a minute{_suspects()}"
+        _explain(changes, problem, gave_up=True)
         return False
-    memory.repairs.append(now)
+    if now < memory.again:
+        return False
     try:
         outcome = realserver.heal(duty)
-    except (LvsError, OSError) as error:
-        log.error("Cannot put back the VIPs of %s: %s", duty.interface, error)
+    except Exception as error:  # pyroute2 may raise whatever it likes
+        memory.again = now + AFTER_FAILURE_SECONDS
+        log.exception("Cannot put back the VIPs of %s", duty.interface)
         _explain(changes, str(error))
         return False
     # None: a repair is at work already, and will see what this one would.
-    return outcome is not None and bool(outcome.ops)
+    if outcome is None or not outcome.ops:
+        return False
+    memory.repairs.append(now)
+    return True
 
 
-def _explain(changes: list[Mapping[str, Any]], problem: str) -> None:
+def _explain(changes: list[Mapping[str, Any]], problem: str, **more: Any) -> None:
     """Say of each loss that is told now why it stays."""
     for index, change in enumerate(changes):
         if change.get("now") == losses.LOST:
             log.error("%s lost %s: %s", change["interface"], change["address"], problem)
-            changes[index] = {**change, "problem": problem}
+            changes[index] = {**change, "problem": problem, **more}
 
 
 def _suspects() -> str:
@@ -181,8 +212,9 @@ def _suspects() -> str:
 def _programs() -> Iterable[str]:
     for process in os.listdir("/proc"):
         if process.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{process}/comm") as file:
-                yield file.read().strip()
+            # A name is cut off at 15 bytes, whatever letter that is in.
+            with contextlib.suppress(OSError), open(f"/proc/{process}/comm", "rb") as file:
+                yield file.read().decode("utf-8", "replace").strip()
 
 
 def see(duty: Duty) -> losses.Sight:
@@ -235,11 +267,11 @@ class Watcher:
     def start(self, repeat: float) -> None:
         """Begin to look."""
         self._repeat = repeat
-        if self._memory.duty and self._memory.duty.heals:
-            # Here and not in the thread: a job that is forked while a thread imports something
-            # waits for ever when it imports the same.
-            links.preload()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._listener.close()
+            raise
 
     def poll(self, repeat: float) -> Events:
         """Say that somebody still listens, and return what could not be sent."""
@@ -248,18 +280,23 @@ class Watcher:
         return [self._unsent.popleft() for _ in range(len(self._unsent))]
 
     def alive(self) -> bool:
-        """Whether it runs, in this process: a fork has the object, but not the thread."""
-        return self._process == os.getpid() and self._thread.is_alive()
+        """Whether it runs, in this process."""
+        return not self.elsewhere() and self._thread.is_alive()
 
-    def stop(self) -> bool:
-        """End it, and say whether it has ended; of another process there is nothing to end."""
-        if self._process != os.getpid():
+    def elsewhere(self) -> bool:
+        """Whether it belongs to another process: a fork has the object, but not the thread."""
+        return self._process != os.getpid()
+
+    def stop(self, seconds: float = END_WITHIN_SECONDS) -> bool:
+        """End it, wait for that so long, and say whether it has ended; of another process there is
+        nothing to end.
+        """
+        if self.elsewhere():
             return True
         self._stopping = True
         if self._thread.is_alive():
-            with contextlib.suppress(OSError):
-                self._listener.wake()
-            self._thread.join(END_WITHIN_SECONDS)
+            self._listener.wake()
+            self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -303,9 +340,11 @@ class Watcher:
 def watch(beacon: str, minion_id: str, repeat: float, send: Callable[[Events], None]) -> Events:
     """Keep a watcher running for a beacon, and return what it could not send itself.
 
-    Where it cannot run, this call looks in its place.
+    Where it cannot run, this call looks in its place, and only tells.
     """
     watcher = watchers.get(beacon)
+    if watcher is not None and watcher.elsewhere():
+        return []  # a job, forked from the minion whose watcher it is
     if watcher is None or not watcher.alive():
         try:
             watcher = watchers[beacon] = Watcher(memory(beacon), minion_id, send)
@@ -313,15 +352,16 @@ def watch(beacon: str, minion_id: str, repeat: float, send: Callable[[Events], N
         except (LvsError, OSError, RuntimeError) as error:
             log.error("Beacon %s looks once a second only: %s", beacon, error)
             watchers.pop(beacon, None)
-            return look(memory(beacon), minion_id, repeat, heal=True)
+            # Without repairs: they may wait, and this is the minion's own loop.
+            return look(memory(beacon), minion_id, repeat)
     return watcher.poll(repeat)
 
 
 def unwatch(beacon: str) -> None:
-    """End the watcher of a beacon; what it knew stays."""
-    watcher = watchers.pop(beacon, None)
-    if watcher is not None:
-        watcher.stop()
+    """End the watcher of a beacon, or have it end as soon as it can; what it knew stays."""
+    watcher = watchers.get(beacon)
+    if watcher is not None and watcher.stop(UNWATCH_SECONDS):
+        watchers.pop(beacon)
 
 
 def release() -> None:
