@@ -408,7 +408,8 @@ def _read(path: str) -> File | None:
     try:
         if stat.S_ISLNK(os.lstat(path).st_mode):
             return File(path, mode=LINK_MODE, target=os.readlink(path))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        # Who may not look into a folder has not written there either.
         return None
     except OSError as error:
         raise CommandFailed(f"cannot read {path}: {error.strerror}") from error
