@@ -34,7 +34,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "root"
     for name in ("NETWORKD", "INTERFACES", "KEYFILES", "UNITS"):
         monkeypatch.setattr(persistence, name, f"{folder}{getattr(persistence, name)}")
-    monkeypatch.setattr(realserver, "RECORD", str(tmp_path / "dummy.json"), raising=False)
+    monkeypatch.setattr(realserver, "RECORD", str(tmp_path / "dummy.json"))
     service = frozenset({"systemd-networkd"})
     monkeypatch.setattr(
         persistence, "read_facts", lambda: persistence.Facts(True, service, service)

@@ -19,7 +19,8 @@ PACKAGES = "var/lib/lab-packages"
 # The machine's private settings, and the traces of what the formula makes.
 REMOVED = (
     *("etc/salt", "etc/pip.conf", "root/.config/pip", "root/.pip", "srv"),
-    *("etc/keepalived", "etc/ipvsadm.rules", "var/lib/saltext-lvs", "var/cache/salt"),
+    *("etc/keepalived", "etc/ipvsadm.rules", "etc/network"),
+    *("var/lib/saltext-lvs", "var/cache/salt"),
     *("etc/apt/sources.list", "etc/apt/sources.list.d", "var/lib/apt/lists"),
     # Container images forbid that packages start their services; a machine does not.
     "usr/sbin/policy-rc.d",

@@ -1,4 +1,4 @@
-"""A small apt repository: what a director installs, so that hosts without a network can."""
+"""A small apt repository: what hosts install, so that they can without a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.lab import cache
 from tests.lab.errors import LabError
 
 # Hosts start without these; whatever else they need and this machine has, hosts have too.
-INSTALLED_BY_US = ("keepalived", "ipvsadm")
+INSTALLED_BY_US = ("keepalived", "ipvsadm", "ifupdown", "network-manager")
 STATUS = Path("/var/lib/dpkg/status")
 
 
@@ -29,7 +29,8 @@ def is_fetched() -> bool:
 def _key() -> str:
     """What the repository depends on: it completes what is installed on this machine."""
     installed = versions(without(STATUS.read_text(), INSTALLED_BY_US))
-    return hashlib.sha256(repr(sorted(installed.items())).encode()).hexdigest()[:12]
+    needs = (INSTALLED_BY_US, sorted(installed.items()))
+    return hashlib.sha256(repr(needs).encode()).hexdigest()[:12]
 
 
 def versions(status: str) -> dict[str, str]:
@@ -50,7 +51,7 @@ def without(status: str, names: tuple[str, ...]) -> str:
 
 
 def _fill(folder: Path) -> None:
-    print(f"lab: downloading {' and '.join(INSTALLED_BY_US)} for the hosts (once)", flush=True)
+    print(f"lab: downloading {', '.join(INSTALLED_BY_US)} for the hosts (once)", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for deb in _download(Path(scratch)):
             deb.rename(folder / deb.name)
