@@ -49,6 +49,8 @@ def list_():
     ``address`` (with prefix) and ``ours`` (whether it bears the mark of this extension; kernels
     before 5.18 keep no marks).
 
+    Raises CommandExecutionError where the kernel does not answer.
+
     CLI Example:
 
     .. code-block:: bash
@@ -155,6 +157,8 @@ def plan_absent(interface=None, force=False):
 
     interface, force
         As for ``dummy.absent``.
+
+    Raises what ``dummy.absent`` does.
 
     CLI Example:
 
@@ -263,7 +267,8 @@ def check():
     are, ``interface``, ``vips`` (those that it should hold), ``lacking``, ``foreign`` and
     ``sysctls``.
 
-    Raises SaltInvocationError for a wrong pillar.
+    Raises SaltInvocationError for a wrong pillar, CommandExecutionError where the kernel does not
+    answer.
 
     CLI Example:
 

@@ -460,6 +460,8 @@ def set_weight(virtual_server, real_server, weight, netns=None):
 
         salt lb1 ipvs.set_weight web rs1 0
     """
+    if weight is None:
+        raise errors.InvalidConfig("weight", None, "a whole number from 0 to 65535")
     return set_real_server(virtual_server, real_server, weight=weight, netns=netns)
 
 

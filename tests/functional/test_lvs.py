@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from saltext.lvs import realserver
 
 from tests.functional.conftest import MinionMaker, example
 
@@ -84,6 +86,26 @@ def low_ids(minion: Any) -> list[str]:
 @pytest.mark.parametrize(("minion_id", "ids"), SLS.values(), ids=SLS.keys())
 def test_the_formula_chooses_by_role(minion: MinionMaker, minion_id: str, ids: list[str]) -> None:
     assert low_ids(minion(minion_id)) == ids
+
+
+@pytest.mark.parametrize("minion_id", ["elsewhere", "kvm1"])
+def test_who_is_no_real_server_any_more_gives_its_vips_up(
+    minion: MinionMaker, minion_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "dummy.json"
+    record.write_text('{"dummy0": ["10.10.10.10/32"]}')
+    monkeypatch.setattr(realserver, "RECORD", str(record))
+    chunks = minion(minion_id).call("state.show_low_sls", "lvs")
+    assert [
+        f"{chunk['state']}.{chunk['fun']}"
+        for chunk in chunks
+        if chunk["__id__"] == "lvs-vip-interface"
+    ] == ["dummy.absent"]
+
+
+def test_the_sls_of_a_real_server_can_be_applied_alone(minion: MinionMaker) -> None:
+    chunks = minion("rs1").call("state.show_low_sls", "lvs.realserver")
+    assert "lvs-pyroute2" in {chunk["__id__"] for chunk in chunks}
 
 
 def test_the_minion_is_restarted_after_everything_else(minion: MinionMaker) -> None:

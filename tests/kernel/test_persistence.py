@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from saltext.lvs import persistence, realserver
 
+from tests.functional.conftest import Minion, example
 from tests.lab import Lab, until
 from tests.lab.host import ENVIRONMENT
 from tests.lab.lab import LabHost
@@ -270,6 +272,43 @@ def test_absent_is_for_good(rs1: LabHost, keeper: Keeper) -> None:
     rs1.power_cut()
     rs1.boot()
     assert told(rs1, "ops(persistence.read('dummy0'))") == []
+
+
+# --------------------------------------------------------------------------------------------------
+# Through Salt
+
+
+@pytest.mark.usefixtures("netns")
+def test_the_state_does_now_and_for_the_next_boot_what_its_test_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "interfaces"
+    monkeypatch.setattr(persistence, "INTERFACES", str(folder))
+    for name in ("REPAIR", "REPAIRED", "RECORD"):
+        monkeypatch.setattr(realserver, name, str(tmp_path / name))
+    path = f"{folder}.d/saltext-lvs-vip-dummy0"
+    rs1 = Minion("rs1", example("production"), tmp_path / "minion")
+
+    def present(*vips: str, test: bool = False) -> Any:
+        options = {"addresses": list(vips), "persist": "ifupdown", "check_arp": False}
+        answer = rs1.state("dummy.present", "dummy0", test=test, **options)
+        assert answer["result"] is (None if test and answer["changes"] else True)
+        return answer["changes"]
+
+    first, second = "10.10.10.10", "10.10.10.11"
+    for vips, keys in (
+        ([first], ["dummy0", f"{first}/32", path]),
+        ([second], [f"{second}/32", f"{first}/32", path]),
+    ):
+        tested = present(*vips, test=True)
+        assert list(tested) == keys
+        assert present(*vips) == tested
+        assert (present(*vips, test=True), present(*vips)) == ({}, {})
+        (held,) = (ours["address"] for ours in rs1.call("dummy.list")["dummy0"]["addresses"])
+        assert Path(path).read_text().count(f" address replace {held} ") == 1
+    gone = rs1.state("dummy.absent", "dummy0")
+    assert (gone["result"], list(gone["changes"])) == (True, [f"{second}/32", "dummy0", path])
+    assert not Path(path).exists()
 
 
 # --------------------------------------------------------------------------------------------------

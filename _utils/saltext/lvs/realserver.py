@@ -6,6 +6,7 @@ Here the parts come together: what should be (:class:`~saltext.lvs.links.Duty`),
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import time
@@ -15,7 +16,7 @@ from dataclasses import replace
 from saltext.lvs import arp, files, links, locking, persistence, rtnetlink
 from saltext.lvs.errors import CommandFailed
 from saltext.lvs.links import Action, Duty, Op, Outcome
-from saltext.lvs.model import Address
+from saltext.lvs.model import Address, Interface
 
 REPAIR = f"{locking.FOLDER}/dummy-repair"
 REPAIRED = f"{locking.FOLDER}/dummy-repaired"
@@ -25,8 +26,19 @@ SECONDS_BETWEEN_REPAIRS = 3.0
 
 def plan(duty: Duty) -> tuple[Op, ...]:
     """What has to be done for a real server to hold its VIPs."""
-    ours = persistence.recorded(duty.interface)
+    return _plan(duty, _ours(duty.interface))
+
+
+def _plan(duty: Duty, ours: Collection[Interface]) -> tuple[Op, ...]:
     return links.plan(duty.interface, rtnetlink.read(duty.interface), duty.vips, ours)
+
+
+def _ours(interface: str) -> frozenset[Interface]:
+    """VIPs that we put there, or had put there: a kernel before 5.18 keeps no marks, and a boot by
+    somebody else's hand makes none.
+    """
+    put = (as_interface(text) for text in recorded().get(interface, ()))
+    return persistence.recorded(interface).union(vip for vip in put if vip is not None)
 
 
 def faults(duty: Duty) -> tuple[arp.Fault, ...]:
@@ -52,8 +64,9 @@ def present(duty: Duty, check_arp: bool = True) -> Outcome:
         if found:
             raise arp.Noisy(f"no VIP is added while {'; '.join(map(str, found))}")
     with locking.exclusive(REPAIR):
+        ours = _ours(duty.interface)
         _forget_others(duty)
-        outcome = links.apply(lambda: plan(duty))
+        outcome = links.apply(lambda: _plan(duty, ours))
         if not outcome.left:
             _note({**recorded(), duty.interface: [str(vip) for vip in duty.vips]})
     return outcome
@@ -62,14 +75,18 @@ def present(duty: Duty, check_arp: bool = True) -> Outcome:
 def absent(duty: Duty, force: bool = False) -> Outcome:
     """Take a dummy interface away; arguments as for :func:`saltext.lvs.links.plan_absent`."""
     with locking.exclusive(REPAIR):
-        plan_absent(duty, force)
+        ours = _ours(duty.interface).union(duty.vips)
+        _plan_absent(duty, ours, force)
         _forget_others(replace(duty, vips=()))
-        return links.apply(lambda: plan_absent(duty, force))
+        return links.apply(lambda: _plan_absent(duty, ours, force))
 
 
 def plan_absent(duty: Duty, force: bool = False) -> tuple[Op, ...]:
     """What has to be done for a dummy interface to be gone."""
-    ours = persistence.recorded(duty.interface).union(duty.vips)
+    return _plan_absent(duty, _ours(duty.interface).union(duty.vips), force)
+
+
+def _plan_absent(duty: Duty, ours: Collection[Interface], force: bool) -> tuple[Op, ...]:
     return links.plan_absent(rtnetlink.read(duty.interface), ours, force)
 
 
@@ -88,6 +105,14 @@ def recorded() -> dict[str, list[str]]:
     except ValueError:  # not ours any more; the next apply writes it anew
         record = {}
     return record if isinstance(record, dict) else {}
+
+
+def as_interface(text: object) -> Interface | None:
+    """A VIP of the record; None for what is none."""
+    try:
+        return ipaddress.ip_interface(str(text))
+    except ValueError:
+        return None
 
 
 def due(duty: Duty) -> Duty:
