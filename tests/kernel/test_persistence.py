@@ -304,8 +304,10 @@ def test_the_state_does_now_and_for_the_next_boot_what_its_test_said(
         assert list(tested) == keys
         assert present(*vips) == tested
         assert (present(*vips, test=True), present(*vips)) == ({}, {})
-        (held,) = (ours["address"] for ours in rs1.call("dummy.list")["dummy0"]["addresses"])
-        assert Path(path).read_text().count(f" address replace {held} ") == 1
+        listed = rs1.call("dummy.list")["dummy0"]["addresses"]
+        held = [item["address"] for item in listed if item["ours"]]
+        assert held == [f"{vip}/32" for vip in vips]
+        assert re.findall(" address replace (.*?) ", Path(path).read_text()) == held
     gone = rs1.state("dummy.absent", "dummy0")
     assert (gone["result"], list(gone["changes"])) == (True, [f"{second}/32", "dummy0", path])
     assert not Path(path).exists()
