@@ -240,6 +240,13 @@ DIRECTOR_UNTOUCHED = (
     ),
     Untouched(f"{IPVS}cache_bypass", "0", "For transparent web caches."),
     Untouched(
+        f"{IPVS}lblc_expiration",
+        "86400",
+        "Seconds after which the scheduler lblc forgets who served a destination; there once "
+        "ip_vs_lblc is loaded.",
+    ),
+    Untouched(f"{IPVS}lblcr_expiration", "86400", "The same for lblcr."),
+    Untouched(
         f"{IPVS}conn_max", "", "How many connections there may be (Linux 7.2); a limit of memory."
     ),
     Untouched(
