@@ -112,8 +112,9 @@ class Demo:
             "Requests": self.requests,
             "keepalived dies on lb1": self.killed_keepalived,
             "A highstate mends lb1": self.return_of_lb1,
-            "rs1 loses its dummy0, and mends itself": self.lost_and_repaired,
+            # Before rs1 fails: wlc counts what it left half-open against it for a minute.
             "rs1 is drained by hand, and the pillar's weight set back": self.drained_by_hand,
+            "rs1 loses its dummy0, and mends itself": self.lost_and_repaired,
             "The power fails on lb1": self.power_cut,
         }
         for number, (title, part) in enumerate(parts.items(), start=1):
