@@ -112,8 +112,6 @@ class Demo:
             "Requests": self.requests,
             "keepalived dies on lb1": self.killed_keepalived,
             "A highstate mends lb1": self.return_of_lb1,
-            # Before rs1 fails: wlc counts what it left half-open against it for a minute.
-            "rs1 is drained by hand, and the pillar's weight set back": self.drained_by_hand,
             "rs1 loses its dummy0, and mends itself": self.lost_and_repaired,
             "The power fails on lb1": self.power_cut,
         }
@@ -232,23 +230,6 @@ class Demo:
         self.shown.note(
             "put back by rs1 itself: all are served after", seconds(longest), longest < 3
         )
-
-    def drained_by_hand(self) -> None:
-        with step("  salt 'lb*' ipvs.set_weight web rs1 0"):
-            self.cluster.salt("lb*", "ipvs.set_weight", "web", "rs1", "0")
-            # No more than one for each: wlc evens out afterwards what rs2 gets now.
-            replies = self.client.get(VIP, sources=CLIENTS, requests=len(CLIENTS))
-        drained = set(replies.by_server()) == {"rs2"} and not replies.errors
-        self.shown.note("rs1 drained: 16 requests, answered by", spread(replies), drained)
-        with step("  salt 'lb*' ipvs.apply"):
-            self.cluster.salt("lb*", "ipvs.apply")
-            until(
-                self.both_have_clients,
-                "both real servers to have clients",
-                seconds=90,
-                pause=PERSISTENCE + 1,
-            )
-        self.note_spread("rs1 is back: 64 requests, answered by", self.some_requests())
 
     def lose_dummy0(self) -> Outage:
         """Delete dummy0 on rs1 while clients ask, and wait until it is back."""
