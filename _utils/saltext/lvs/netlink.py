@@ -6,7 +6,7 @@ Names and numbers are those of ``linux/netlink.h``. Nothing here opens a socket.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from saltext.lvs.errors import LvsError
 
@@ -57,6 +57,24 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         position += (length + 3) & ~3
 
 
+def nested(data: bytes, kind: int) -> Iterator[bytes]:
+    """What the attributes of one kind hold; those of another kind are passed over."""
+    return (payload for found, payload in attributes(data) if found == kind)
+
+
+def cut(found: Mapping[int, bytes], kind: int, size: int) -> bytes:
+    """The first bytes of one attribute; one that is shorter raises :class:`MalformedMessage`."""
+    data = found.get(kind, b"")
+    if len(data) < size:
+        raise MalformedMessage(f"attribute {kind} has {len(data)} bytes instead of {size}")
+    return data[:size]
+
+
+def number(shape: struct.Struct, found: Mapping[int, bytes], kind: int) -> int:
+    """The number in one attribute, or the first of several; none raises like a short one."""
+    return int(shape.unpack(cut(found, kind, shape.size))[0])
+
+
 def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Split a datagram into netlink messages: type, sequence number, payload."""
     position, end = 0, len(data)
@@ -72,7 +90,7 @@ def error_number(payload: bytes) -> int:
     """The error number of NLMSG_ERROR or NLMSG_DONE, positive as in ``errno.h``; 0 is success."""
     if len(payload) < ERROR.size:
         raise MalformedMessage("a netlink error without its number")
-    number = -int(ERROR.unpack_from(payload)[0])
-    if not 0 <= number <= MAX_ERRNO:
-        raise MalformedMessage(f"a netlink error with the number {number}")
-    return number
+    error = -int(ERROR.unpack_from(payload)[0])
+    if not 0 <= error <= MAX_ERRNO:
+        raise MalformedMessage(f"a netlink error with the number {error}")
+    return error

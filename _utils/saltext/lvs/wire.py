@@ -27,7 +27,7 @@ from saltext.lvs.model import (
     VirtualServer,
     VirtualServerKey,
 )
-from saltext.lvs.netlink import NLATTR, U32, MalformedMessage, attribute, attributes
+from saltext.lvs.netlink import NLATTR, U32, MalformedMessage, attribute, attributes, number
 
 # --------------------------------------------------------------------------------------------------
 # Numbers of linux/ip_vs.h
@@ -255,9 +255,9 @@ def repack_virtual_server(data: bytes) -> tuple[bytes, bytes]:
             (IPVS_SVC_ATTR_ADDR, 16),
             (IPVS_SVC_ATTR_PORT, 2),
         )
-    flags = _number(FLAGS, found, IPVS_SVC_ATTR_FLAGS) & ~IP_VS_SVC_F_HASHED
+    flags = number(FLAGS, found, IPVS_SVC_ATTR_FLAGS) & ~IP_VS_SVC_F_HASHED
     # A kernel keeps the time of a persistence that was switched off; it means nothing then.
-    persistence = _number(U32, found, IPVS_SVC_ATTR_TIMEOUT) if flags & 1 else 0
+    persistence = number(U32, found, IPVS_SVC_ATTR_TIMEOUT) if flags & 1 else 0
     engine = _text(found, IPVS_SVC_ATTR_PE_NAME)
     settings = (
         attribute(IPVS_SVC_ATTR_SCHED_NAME, _text(found, IPVS_SVC_ATTR_SCHED_NAME) + b"\0"),
@@ -282,7 +282,7 @@ def repack_real_server(data: bytes, family: int) -> tuple[bytes, bytes, bytes]:
         **_REAL_SETTINGS_UNSAID,
         **dict(attributes(data)),
     }
-    method = _number(U32, found, IPVS_DEST_ATTR_FWD_METHOD) & IP_VS_CONN_F_FWD_MASK
+    method = number(U32, found, IPVS_DEST_ATTR_FWD_METHOD) & IP_VS_CONN_F_FWD_MASK
     found[IPVS_DEST_ATTR_FWD_METHOD] = U32.pack(method)
     return (
         _reordered(found, *_pairs(_REAL_KEY_HEADERS)),
@@ -311,13 +311,6 @@ def _reordered(found: Mapping[int, bytes], *wanted: tuple[int, int]) -> bytes:
     return b"".join(attribute(kind, found[kind]) for kind, _ in wanted)
 
 
-def _number(shape: struct.Struct, found: Mapping[int, bytes], kind: int) -> int:
-    data = found.get(kind, b"")
-    if len(data) < shape.size:
-        raise MalformedMessage(f"attribute {kind} has {len(data)} bytes instead of {shape.size}")
-    return int(shape.unpack_from(data)[0])
-
-
 def _text(found: Mapping[int, bytes], kind: int) -> bytes:
     return found.get(kind, b"").split(b"\0", 1)[0]
 
@@ -337,13 +330,13 @@ class Connections(NamedTuple):
 def unpack_key(key: bytes) -> VirtualServerKey:
     """A virtual server's key as a typed value."""
     found = dict(attributes(key))
-    family = _known(FAMILIES, _number(U16, found, IPVS_SVC_ATTR_AF), "address family")
+    family = _known(FAMILIES, number(U16, found, IPVS_SVC_ATTR_AF), "address family")
     if IPVS_SVC_ATTR_FWMARK in found:
-        return VirtualServerKey(None, None, 0, _number(U32, found, IPVS_SVC_ATTR_FWMARK), family)
+        return VirtualServerKey(None, None, 0, number(U32, found, IPVS_SVC_ATTR_FWMARK), family)
     return VirtualServerKey.of(
-        _known(PROTOCOLS, _number(U16, found, IPVS_SVC_ATTR_PROTOCOL), "protocol"),
+        _known(PROTOCOLS, number(U16, found, IPVS_SVC_ATTR_PROTOCOL), "protocol"),
         unpack_address(found.get(IPVS_SVC_ATTR_ADDR, b""), family),
-        _number(BE16, found, IPVS_SVC_ATTR_PORT),
+        number(BE16, found, IPVS_SVC_ATTR_PORT),
     )
 
 
@@ -351,12 +344,12 @@ def unpack_settings(key: bytes, settings: bytes) -> VirtualServer:
     """A virtual server, without its real servers, as a typed value."""
     of = unpack_key(key)
     found = dict(attributes(settings))
-    flags = _number(FLAGS, found, IPVS_SVC_ATTR_FLAGS)
-    netmask = _number(U32, found, IPVS_SVC_ATTR_NETMASK)
+    flags = number(FLAGS, found, IPVS_SVC_ATTR_FLAGS)
+    netmask = number(U32, found, IPVS_SVC_ATTR_NETMASK)
     return VirtualServer(
         key=of,
         scheduler=_text(found, IPVS_SVC_ATTR_SCHED_NAME).decode("ascii", "replace"),
-        persistence=_number(U32, found, IPVS_SVC_ATTR_TIMEOUT),
+        persistence=number(U32, found, IPVS_SVC_ATTR_TIMEOUT),
         netmask=netmask if of.family == 6 else netmask.bit_count(),
         one_packet=bool(flags & IP_VS_SVC_F_ONEPACKET),
         scheduler_flags=flags & IP_VS_SVC_F_SCHED,
@@ -410,10 +403,10 @@ def _fields(shape: struct.Struct, headers: tuple[int, ...], data: bytes) -> list
     return list(values[2::3])
 
 
-def _known(names: Mapping[int, Any], number: int, what: str) -> Any:
-    if number not in names:
-        raise MalformedMessage(f"this version does not know {what} {number}")
-    return names[number]
+def _known(names: Mapping[int, Any], code: int, what: str) -> Any:
+    if code not in names:
+        raise MalformedMessage(f"this version does not know {what} {code}")
+    return names[code]
 
 
 def pack_virtual_server(server: VirtualServer) -> Packed:
