@@ -491,8 +491,7 @@ def save(path=None, netns=None):
     table = snapshot.table.as_data()
     if path is None:
         return table
-    with files.beside(path, json.dumps(table, indent=2) + "\n") as written:
-        files.move(written, path)
+    files.write(path, json.dumps(table, indent=2) + "\n")
     return path
 
 

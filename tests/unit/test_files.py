@@ -46,6 +46,35 @@ def test_a_moved_file_takes_the_place_of_the_other(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_written_file_takes_the_place_of_the_other_and_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text("old\n")
+    path.chmod(0o644)
+    files.write(str(path), "new\n")
+    assert files.read(str(path)) == ("new\n", files.Access.private())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_written_file_is_for_those_who_may_have_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    everybody = files.Access(0o644, os.geteuid(), os.getegid())
+    files.write(str(path), "new\n", everybody)
+    assert files.read(str(path)) == ("new\n", everybody)
+
+
+def test_a_folder_is_made_once_with_those_above_it(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    files.make_folder(str(folder), 0o700)
+    files.make_folder(str(folder), 0o755)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_cannot_be_made_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(CommandFailed, match=f"^cannot make {tmp_path}/a/b: Not a directory$"):
+        files.make_folder(str(tmp_path / "a" / "b"), 0o700)
+
+
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "a.conf"
     path.write_text("old\n")

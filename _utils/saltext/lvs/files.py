@@ -103,3 +103,19 @@ def move(temporary: str, path: str) -> None:
             os.close(folder)
     except OSError as error:
         raise CommandFailed(f"cannot replace {path}: {error.strerror}") from error
+
+
+def write(path: str, text: str, access: Access | None = None) -> None:
+    """Write a file anew, whole or not at all: private, unless *access* says otherwise."""
+    with beside(path, text) as temporary:
+        if access is not None:
+            set_access(temporary, access)
+        move(temporary, path)
+
+
+def make_folder(folder: str, mode: int) -> None:
+    """Make a folder and those above it; one that is there is left as it is."""
+    try:
+        os.makedirs(folder, mode=mode, exist_ok=True)
+    except OSError as error:
+        raise CommandFailed(f"cannot make {folder}: {error.strerror}") from error
