@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from saltext.lvs import locking
-from saltext.lvs.errors import NotAvailable
+from saltext.lvs.errors import CommandFailed, NotAvailable
 
 
 @pytest.fixture
@@ -180,3 +180,43 @@ def test_who_waits_too_long_is_told_who_has_the_lock(
     )
     with locking.exclusive(path) as got:
         assert got
+
+
+# --------------------------------------------------------------------------------------------------
+# Not too often
+
+
+@pytest.mark.parametrize(
+    ("age", "rest"),
+    [(None, 0.0), (10.0, 0.0), (1.0, 2.0), (0.0, 3.0), (-3600.0, 3.0)],
+    ids=[
+        "there was none",
+        "it was long ago",
+        "it was a moment ago",
+        "it was just now",
+        "the clock was set back",
+    ],
+)
+def test_who_is_paced_waits_until_the_last_one_is_a_while_ago(
+    age: float | None, rest: float, tmp_path: Path
+) -> None:
+    stamp = tmp_path / "stamp"
+    if age is not None:
+        stamp.touch()
+        os.utime(stamp, (0, 1_000_000.0 - age))
+    assert locking.rest(str(stamp), 3.0, 1_000_000.0) == rest
+
+
+def test_a_pace_is_noted_for_the_next_one(tmp_path: Path) -> None:
+    stamp = str(tmp_path / "stamp")
+    locking.pace(stamp, 0.2)
+    began = time.monotonic()
+    locking.pace(stamp, 0.2)
+    assert 0.1 < time.monotonic() - began < 5.0
+
+
+def test_a_pace_that_cannot_be_noted_is_told(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / "stamp").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CommandFailed, match="cannot write .*/stamp: Too many levels of symbolic"):
+        locking.pace(str(tmp_path / "stamp"), 0.0)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from saltext.lvs.errors import NotAvailable
+from saltext.lvs.errors import CommandFailed, NotAvailable
 
 # A folder of root's own: in /run/lock anybody could hold a lock against us.
 FOLDER = "/run/saltext-lvs"
@@ -126,3 +126,40 @@ def turn(path: str) -> Iterator[bool]:
             if in_line:
                 at_work.enter_context(exclusive(path))
         yield in_line
+
+
+# --------------------------------------------------------------------------------------------------
+# Not too often
+
+
+def pace(stamp: str, seconds: float) -> None:
+    """Wait until the last call for the same file is so long ago, and note this one.
+
+    Only one at a time may call it: whoever has a lock, or whose turn it is.
+
+    Raises :class:`~saltext.lvs.errors.CommandFailed` where the file cannot be written.
+    """
+    time.sleep(rest(stamp, seconds, time.time()))
+    _touch(stamp)
+
+
+def rest(stamp: str, seconds: float, now: float) -> float:
+    """The seconds that are left until the last call is so long ago."""
+    try:
+        passed = now - os.stat(stamp).st_mtime
+    except FileNotFoundError:
+        return 0.0
+    # A clock that was set back in between must not make it wait for long.
+    return min(max(seconds - passed, 0.0), seconds)
+
+
+def _touch(stamp: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(stamp, flags, 0o600)
+        try:
+            os.utime(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {stamp}: {error.strerror}") from error
