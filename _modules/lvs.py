@@ -618,8 +618,7 @@ def _with(server, *added, instead_of=None):
     """A virtual server with another real server, or with one instead of another."""
     gone = {real.key for real in (instead_of, *added) if real}
     left = [real for real in server.real_servers if real.key not in gone]
-    ordered = sorted([*left, *added], key=lambda real: real.key.sort_key())
-    return replace(server, real_servers=tuple(ordered))
+    return replace(server, real_servers=model.in_order([*left, *added]))
 
 
 def _edited(real, asked, key, forward, weight):

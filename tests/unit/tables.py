@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hypothesis import strategies as st
@@ -20,6 +20,7 @@ from saltext.lvs.model import (
     TunnelType,
     VirtualServer,
     VirtualServerKey,
+    in_order,
 )
 from saltext.lvs.plan import Action, Op
 from saltext.lvs.table import Table
@@ -50,8 +51,9 @@ def real_server(endpoint: str, weight: int = 1, forward: Forward = Forward.DIREC
 def virtual_server(text: str, *servers: RealServer, **settings: object) -> VirtualServer:
     """A virtual server with its real servers in order."""
     of = key(text)
-    ordered = tuple(sorted(servers, key=lambda server: server.key.sort_key()))
-    server = VirtualServer(of, netmask=128 if of.family == 6 else 32, real_servers=ordered)
+    server = VirtualServer(
+        of, netmask=128 if of.family == 6 else 32, real_servers=in_order(servers)
+    )
     return replace(server, **settings)  # type: ignore[arg-type]
 
 
@@ -85,11 +87,6 @@ def _with_real_server(held: Mapping[bytes, bytes], op: Op) -> dict[bytes, bytes]
     assert there is (op.action is not Action.ADD_REAL_SERVER), f"EEXIST or ENOENT: {op}"
     left = {real: settings for real, settings in held.items() if real != op.real}
     return left if op.action is Action.DELETE_REAL_SERVER else {**left, op.real: op.now}
-
-
-def in_order(servers: Iterable[RealServer]) -> tuple[RealServer, ...]:
-    """Real servers as a table holds them."""
-    return tuple(sorted(servers, key=lambda server: server.key.sort_key()))
 
 
 # --------------------------------------------------------------------------------------------------

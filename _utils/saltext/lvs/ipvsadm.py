@@ -32,6 +32,7 @@ from saltext.lvs.model import (
     VirtualServer,
     VirtualServerKey,
     endpoint,
+    in_order,
 )
 from saltext.lvs.table import HEAVIEST, MODULE_NAME
 
@@ -391,7 +392,7 @@ def read(text: str, port_of: PortOf = socket.getservbyname) -> tuple[VirtualServ
     if problems:
         raise InvalidConfig.of(problems)
     return tuple(
-        replace(draft.settings, real_servers=_sorted(draft.real_servers.values()))
+        replace(draft.settings, real_servers=in_order(draft.real_servers.values()))
         for draft in table.values()
     )
 
@@ -405,10 +406,6 @@ class _Draft:
 
 
 _Drafts = dict[VirtualServerKey, _Draft]
-
-
-def _sorted(servers: Iterable[RealServer]) -> tuple[RealServer, ...]:
-    return tuple(sorted(servers, key=lambda server: server.key.sort_key()))
 
 
 def _carry_out(line: _Line, table: _Drafts, *, broken: bool) -> None:
@@ -555,10 +552,10 @@ def write(servers: Iterable[VirtualServer]) -> str:
     server on this machine itself (``local``) is written as ``-g``, as ipvsadm does: the kernel
     knows its own addresses.
     """
-    return "".join(f"{line}\n" for server in _in_order(servers) for line in _written(server))
+    return "".join(f"{line}\n" for server in _as_listed(servers) for line in _written(server))
 
 
-def _in_order(servers: Iterable[VirtualServer]) -> list[VirtualServer]:
+def _as_listed(servers: Iterable[VirtualServer]) -> list[VirtualServer]:
     return sorted(servers, key=lambda server: _order(server.key))
 
 
@@ -642,7 +639,7 @@ def listing(
         The active and the inactive ones of each real server; one that is missing has none.
     """
     lines = [*LISTING_HEAD]
-    for server in _in_order(servers):
+    for server in _as_listed(servers):
         lines.append(_listed(server))
         for real in server.real_servers:
             active, inactive = connections.get((server.key, real.key), (0, 0))

@@ -305,6 +305,11 @@ class VirtualServer:
         return replace(self, real_servers=())
 
 
+def in_order(servers: Iterable[RealServer]) -> tuple[RealServer, ...]:
+    """Real servers as a virtual server has them: in the order of their keys."""
+    return tuple(sorted(servers, key=lambda server: server.key.sort_key()))
+
+
 # --------------------------------------------------------------------------------------------------
 # What the pillar says
 
@@ -615,7 +620,7 @@ class Cluster:
             one_packet=config.one_packet,
             scheduler_flags=config.scheduler_flags,
             persistence_engine=config.persistence_engine,
-            real_servers=tuple(sorted(real_servers, key=lambda server: server.key.sort_key())),
+            real_servers=in_order(real_servers),
         )
 
 
@@ -1379,4 +1384,5 @@ __all__ = [
     "as_vip_persistence",
     "endpoint",
     "from_pillar",
+    "in_order",
 ]

@@ -41,6 +41,7 @@ from saltext.lvs.model import (
     Scheduler,
     VirtualServer,
     VirtualServerKey,
+    in_order,
     read_tunnel,
 )
 from saltext.lvs.reading import Section
@@ -368,7 +369,7 @@ def with_real_server(
     settings = _real_settings(section, key.address.version != server.key.family, heaviest)
     section.finish()
     held[key] = wire.unpack_real_server(wire.pack_real_key(key), settings)
-    return replace(server, real_servers=_in_order(held.values()))
+    return replace(server, real_servers=in_order(held.values()))
 
 
 def without_real_server(server: VirtualServer, key: RealServerKey) -> VirtualServer:
@@ -376,10 +377,6 @@ def without_real_server(server: VirtualServer, key: RealServerKey) -> VirtualSer
     return replace(
         server, real_servers=tuple(real for real in server.real_servers if real.key != key)
     )
-
-
-def _in_order(servers: Iterable[RealServer]) -> tuple[RealServer, ...]:
-    return tuple(sorted(servers, key=lambda server: server.key.sort_key()))
 
 
 _TUNNEL = ("tunnel_type", "tunnel_port", "tunnel_checksum")

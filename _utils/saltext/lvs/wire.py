@@ -26,6 +26,7 @@ from saltext.lvs.model import (
     TunnelType,
     VirtualServer,
     VirtualServerKey,
+    in_order,
 )
 from saltext.lvs.netlink import NLATTR, U32, MalformedMessage, attribute, attributes, number
 
@@ -419,11 +420,8 @@ def pack_virtual_server(server: VirtualServer) -> Packed:
 
 def unpack_virtual_server(key: bytes, packed: Packed) -> VirtualServer:
     """A virtual server with its real servers in order, as typed values."""
-    real_servers = [unpack_real_server(*item) for item in packed.real_servers.items()]
-    return replace(
-        unpack_settings(key, packed.settings),
-        real_servers=tuple(sorted(real_servers, key=lambda server: server.key.sort_key())),
-    )
+    real_servers = (unpack_real_server(*item) for item in packed.real_servers.items())
+    return replace(unpack_settings(key, packed.settings), real_servers=in_order(real_servers))
 
 
 # --------------------------------------------------------------------------------------------------
