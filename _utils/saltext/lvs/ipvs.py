@@ -41,6 +41,7 @@ from saltext.lvs.netlink import (
     attributes,
     error_number,
     messages,
+    nested,
 )
 from saltext.lvs.plan import Action, Op, Servers
 from saltext.lvs.table import Table
@@ -410,8 +411,11 @@ class Client:
         """Whether a datagram is real servers in the usual form, all of one length."""
         if length not in self._usual:
             frame = data[:length]
-            nested = _is_nested(frame[HEAD.size :], IPVS_CMD_ATTR_DEST)
-            self._usual[length] = length % 4 == 0 and nested and wire.is_usual(frame)
+            self._usual[length] = (
+                length % 4 == 0
+                and _is_nested(frame[HEAD.size :], IPVS_CMD_ATTR_DEST)
+                and wire.is_usual(frame)
+            )
         return self._usual[length] and len(data) % length == 0
 
     @staticmethod
@@ -436,12 +440,11 @@ class Client:
     def _read_message(
         payload: bytes, service: bytes, found: dict[bytes, bytes], counts: dict[bytes, bytes]
     ) -> None:
-        for kind, data in attributes(payload):
-            if kind == IPVS_CMD_ATTR_DEST:
-                family = wire.FAMILY_NUMBERS[wire.family_of(service)]
-                key, settings, counters = wire.repack_real_server(data, family)
-                found[key] = settings
-                counts[key] = counters
+        family = wire.FAMILY_NUMBERS[wire.family_of(service)]
+        for data in nested(payload, IPVS_CMD_ATTR_DEST):
+            key, settings, counters = wire.repack_real_server(data, family)
+            found[key] = settings
+            counts[key] = counters
 
     # -- write -------------------------------------------------------------------------------------
 
@@ -525,10 +528,8 @@ def _keys_and_settings(answers: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
     for answer in answers:
         if _is_nested(answer, IPVS_CMD_ATTR_SERVICE):
             found.append(reader.read(answer[NLATTR.size :]))
-            continue
-        for kind, data in attributes(answer):
-            if kind == IPVS_CMD_ATTR_SERVICE:
-                found.append(reader.read(data))
+        else:
+            found += map(reader.read, nested(answer, IPVS_CMD_ATTR_SERVICE))
     return found
 
 

@@ -27,6 +27,9 @@ from saltext.lvs.netlink import (
     MalformedMessage,
     attribute,
     attributes,
+    cut,
+    nested,
+    number,
 )
 from saltext.lvs.reading import Address, Section, as_address
 from saltext.lvs.wire import U16
@@ -269,19 +272,19 @@ def encode_sync_daemon(daemon: SyncDaemon) -> bytes:
 
 def encode_sync_state(state: SyncState) -> bytes:
     """The attribute of DEL_DAEMON."""
-    number = U32.pack(SYNC_STATE_NUMBERS[state])
-    return attribute(IPVS_CMD_ATTR_DAEMON, attribute(IPVS_DAEMON_ATTR_STATE, number))
+    encoded = attribute(IPVS_DAEMON_ATTR_STATE, U32.pack(SYNC_STATE_NUMBERS[state]))
+    return attribute(IPVS_CMD_ATTR_DAEMON, encoded)
 
 
 def decode_sync_daemon(data: bytes) -> SyncDaemon:
     """One daemon, from the attributes of IPVS_CMD_ATTR_DAEMON."""
     found = dict(attributes(data))
-    number = _number(U32, found, IPVS_DAEMON_ATTR_STATE)
-    if number not in SYNC_STATES:
-        raise MalformedMessage(f"a sync daemon of state {number}")
+    state = _number(U32, found, IPVS_DAEMON_ATTR_STATE)
+    if state not in SYNC_STATES:
+        raise MalformedMessage(f"a sync daemon of state {state}")
     name = found.get(IPVS_DAEMON_ATTR_MCAST_IFN, b"").split(b"\0", 1)[0]
     return SyncDaemon(
-        state=SYNC_STATES[number],
+        state=SYNC_STATES[state],
         interface=name.decode("ascii", "replace"),
         syncid=_number(U32, found, IPVS_DAEMON_ATTR_SYNC_ID),
         multicast_group=_decode_group(found),
@@ -293,9 +296,9 @@ def decode_sync_daemon(data: bytes) -> SyncDaemon:
 
 def _decode_group(found: Mapping[int, bytes]) -> Address:
     if IPVS_DAEMON_ATTR_MCAST_GROUP6 in found:
-        return ipaddress.IPv6Address(_cut(found, IPVS_DAEMON_ATTR_MCAST_GROUP6, 16))
+        return ipaddress.IPv6Address(cut(found, IPVS_DAEMON_ATTR_MCAST_GROUP6, 16))
     if IPVS_DAEMON_ATTR_MCAST_GROUP in found:
-        return ipaddress.IPv4Address(_cut(found, IPVS_DAEMON_ATTR_MCAST_GROUP, 4))
+        return ipaddress.IPv4Address(cut(found, IPVS_DAEMON_ATTR_MCAST_GROUP, 4))
     return SYNC_GROUP
 
 
@@ -329,15 +332,8 @@ def decode_info(data: bytes) -> Info:
 
 
 def _number(shape: struct.Struct, found: Mapping[int, bytes], kind: int) -> int:
-    if kind not in found:
-        return 0
-    return int(shape.unpack(_cut(found, kind, shape.size))[0])
-
-
-def _cut(found: Mapping[int, bytes], kind: int, size: int) -> bytes:
-    if len(found[kind]) < size:
-        raise MalformedMessage(f"attribute {kind} has {len(found[kind])} bytes instead of {size}")
-    return found[kind][:size]
+    """0 where a kernel does not tell it."""
+    return number(shape, found, kind) if kind in found else 0
 
 
 # --------------------------------------------------------------------------------------------------
@@ -389,8 +385,7 @@ def _sync_daemons(client: ipvs.Client) -> dict[SyncState, SyncDaemon]:
     found = [
         decode_sync_daemon(data)
         for answer in answers
-        for kind, data in attributes(answer)
-        if kind == IPVS_CMD_ATTR_DAEMON
+        for data in nested(answer, IPVS_CMD_ATTR_DAEMON)
     ]
     return {daemon.state: daemon for daemon in found}
 

@@ -16,7 +16,14 @@ from typing import Any
 from saltext.lvs import ipvs, settings, wire
 from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.model import RealServerKey, VirtualServerKey
-from saltext.lvs.netlink import NLM_F_ACK, NLM_F_DUMP, MalformedMessage, attribute, attributes
+from saltext.lvs.netlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    MalformedMessage,
+    attribute,
+    attributes,
+    nested,
+)
 
 IPVS_CMD_GET_SERVICE = 4
 IPVS_CMD_GET_DEST = 8
@@ -236,8 +243,7 @@ def _virtual_servers(
     return [
         decode_virtual_server(data)
         for answer in answers
-        for kind, data in attributes(answer)
-        if kind == IPVS_CMD_ATTR_SERVICE
+        for data in nested(answer, IPVS_CMD_ATTR_SERVICE)
     ]
 
 
@@ -247,6 +253,5 @@ def _real_servers(client: ipvs.Client, key: VirtualServerKey) -> list[tuple[Real
     return [
         decode_real_server(data, key.family)
         for answer in answers
-        for kind, data in attributes(answer)
-        if kind == IPVS_CMD_ATTR_DEST
+        for data in nested(answer, IPVS_CMD_ATTR_DEST)
     ]
