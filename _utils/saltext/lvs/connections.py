@@ -17,7 +17,13 @@ from typing import Any
 
 from saltext.lvs.errors import InvalidConfig, LvsError, NotAvailable
 from saltext.lvs.ipvs import NOT_LOADED
-from saltext.lvs.model import RealServerKey, endpoint
+from saltext.lvs.model import (
+    MAX_FWMARK,
+    MAX_PERSISTENCE_SECONDS,
+    MAX_PORT,
+    RealServerKey,
+    endpoint,
+)
 from saltext.lvs.reading import Address
 
 # Of the calling thread's network namespace, which need not be that of its process.
@@ -34,9 +40,6 @@ PROTOCOL, CLIENT, CLIENT_PORT, VIP, VIP_PORT, REAL_SERVER, REAL_SERVER_PORT, STA
 ENGINE, ENGINE_DATA = 9, 10
 COLUMNS = 9
 
-# A timer that should have fired by now is told as a negative number of jiffies without a sign:
-# more seconds than the longest timer has (31 days of persistence).
-LONGEST_TIMER_SECONDS = 31 * 24 * 3600
 HEADER = b"Pro"
 # A firewall mark's template has the mark in the place of the VIP, and the protocol "IP".
 MARK = b"IP"
@@ -53,8 +56,6 @@ ENDPOINT = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<ipv4>[0-9.]+))(?::(?P<port>\d{1,5}))?"
     r"|(?P<alone>[0-9A-Fa-f:.]+)"
 )
-MAX_PORT = 65535
-MAX_MARK = 2**32 - 1
 
 Test = Callable[[list[bytes]], bool]
 
@@ -274,7 +275,9 @@ def _seconds(column: bytes) -> int:
     if not column.isdigit():
         raise MalformedLine(f"the kernel's list of connections has a time {column!r}")
     seconds = int(column)
-    return seconds if seconds <= LONGEST_TIMER_SECONDS else 0
+    # A timer that should have fired by now is told as a negative number of jiffies without a sign:
+    # more seconds than the longest timer has, which is that of persistence.
+    return seconds if seconds <= MAX_PERSISTENCE_SECONDS else 0
 
 
 def _word(column: bytes) -> str:
@@ -359,7 +362,7 @@ def _is_client(value: Any) -> Test:
 def _is_virtual_server(value: Any) -> list[Test]:
     text = value if isinstance(value, str) else ""
     mark = MARK_TEXT.fullmatch(text)
-    if mark and int(mark["number"]) <= MAX_MARK:
+    if mark and int(mark["number"]) <= MAX_FWMARK:
         address = _mark_as_address(int(mark["number"]), bool(mark["ipv6"]))
         return [_equals(PROTOCOL, MARK), _equals(VIP, _column(address))]
     protocol, _, rest = text.rpartition(" ")

@@ -20,6 +20,7 @@ from saltext.lvs.model import (
     CHECKSUMS_OF,
     MAX_FWMARK,
     MAX_PERSISTENCE_SECONDS,
+    MAX_PORT,
     MAX_THRESHOLD,
     Address,
     Forward,
@@ -43,7 +44,6 @@ PortOf = Callable[[str, str], int]
 
 # Of a bare -p: IPVS_SVC_PERSISTENT_TIMEOUT in ipvsadm's source. Its manual says 300.
 BARE_PERSISTENCE_SECONDS = 360
-MAX_PORT = 65535
 
 FORWARD_OPTIONS = {Forward.DIRECT: "-g", Forward.TUNNEL: "-i", Forward.MASQ: "-m"}
 FORWARD_NAMES = {

@@ -41,6 +41,7 @@ MAX_PERSISTENCE_SECONDS = 31 * 24 * 3600
 # ip_vs_set_timeout() counts in jiffies, in an int: with the finest clock (HZ of 1000) it refuses
 # more seconds than these.
 MAX_TIMEOUT_SECONDS = (2**31 - 1) // 1000
+MAX_PORT = 2**16 - 1
 # A firewall mark is 32 bits; 0 is none.
 MAX_FWMARK = 2**32 - 1
 # IP_VS_SVC_F_SCHED1 to SCHED3 in linux/ip_vs.h. Each scheduler has its own meaning for them: sh and
@@ -942,7 +943,7 @@ class _Builder:
     def _key(section: Section, address: Address, managed_by: ManagedBy) -> VirtualServerKey:
         """By protocol, VIP and port, or by a firewall mark in the place of all three."""
         if not section.has("fwmark"):
-            port = section.integer("port", 1, 65535)
+            port = section.integer("port", 1, MAX_PORT)
             protocol = section.choice("protocol", Protocol, Protocol.TCP)
             return VirtualServerKey.of(protocol, address, port)
         mark = section.integer("fwmark", 1, MAX_FWMARK)
@@ -1002,7 +1003,7 @@ class _Builder:
         upper = section.integer("upper_threshold", 0, MAX_THRESHOLD, 0)
         share = RealServerShare(
             name=name,
-            port=section.integer("port", 1, 65535, of.port),
+            port=section.integer("port", 1, MAX_PORT, of.port),
             weight=section.integer("weight", 0, MAX_WEIGHT, 1),
             upper_threshold=upper,
             lower_threshold=section.integer("lower_threshold", 0, upper, 0),
@@ -1153,7 +1154,7 @@ def _tunnel(section: Section, forward: Forward) -> Tunnel:
 def read_tunnel(section: Section) -> Tunnel:
     """``tunnel_type``, ``tunnel_port`` and ``tunnel_checksum`` of a pillar or of a plain table."""
     kind = section.choice("tunnel_type", TunnelType, TunnelType.IPIP)
-    lowest, highest, default = (1, 65535, REQUIRED) if kind is TunnelType.GUE else (0, 0, 0)
+    lowest, highest, default = (1, MAX_PORT, REQUIRED) if kind is TunnelType.GUE else (0, 0, 0)
     port = section.integer("tunnel_port", lowest, highest, default)
     checksum = section.choice("tunnel_checksum", TunnelChecksum, TunnelChecksum.NONE)
     if checksum not in CHECKSUMS_OF[kind]:
@@ -1347,6 +1348,7 @@ def _misplaced_passwords(cluster: Cluster, passwords: Mapping[str, str]) -> Iter
 
 
 __all__ = [
+    "MAX_PORT",
     "MAX_THRESHOLD",
     "MAX_WEIGHT",
     "REQUIRED",

@@ -19,7 +19,8 @@ from typing import Any
 
 from saltext.lvs import ipvs, locking, plan, wire
 from saltext.lvs.errors import InvalidConfig, KernelError, LvsError
-from saltext.lvs.model import MAX_TIMEOUT_SECONDS, VirtualServerKey
+from saltext.lvs.ipvs import IPVS_CMD_ATTR_SERVICE
+from saltext.lvs.model import MAX_PORT, MAX_TIMEOUT_SECONDS, VirtualServerKey
 from saltext.lvs.netlink import (
     NLM_F_ACK,
     NLM_F_DUMP,
@@ -45,7 +46,6 @@ IPVS_CMD_GET_CONFIG = 13
 IPVS_CMD_GET_INFO = 15
 IPVS_CMD_ZERO = 16
 IPVS_CMD_FLUSH = 17
-IPVS_CMD_ATTR_SERVICE = 1
 IPVS_CMD_ATTR_DAEMON = 3
 IPVS_CMD_ATTR_TIMEOUT_TCP = 4
 IPVS_CMD_ATTR_TIMEOUT_TCP_FIN = 5
@@ -71,6 +71,7 @@ SYNC_TTL = 1
 # start_sync_thread(): a backup's buffer holds at least so much, and nobody's more than a UDP
 # datagram does.
 MIN_BACKUP_MAXLEN = 1024
+MAX_DATAGRAM_BYTES = 65535
 UDP_HEADERS_BYTES = {4: 28, 6: 48}
 
 
@@ -209,14 +210,14 @@ class SyncDaemon:
         section = Section(values, path)
         state = sync_state(section.raw("state"), section.at("state"))
         group = _multicast_group(section)
-        most = 65535 - UDP_HEADERS_BYTES[group.version]
+        most = MAX_DATAGRAM_BYTES - UDP_HEADERS_BYTES[group.version]
         least = MIN_BACKUP_MAXLEN if state is SyncState.BACKUP else 1
         daemon = cls(
             state=state,
             interface=section.interface("interface"),
             syncid=section.integer("syncid", 0, 255, 0),
             multicast_group=group,
-            port=section.integer("port", 1, 65535, SYNC_PORT),
+            port=section.integer("port", 1, MAX_PORT, SYNC_PORT),
             ttl=section.integer("ttl", 1, 255, SYNC_TTL),
             maxlen=section.integer("maxlen", least, most, 0),
         )

@@ -15,6 +15,12 @@ from typing import Any
 
 from saltext.lvs import ipvs, settings, wire
 from saltext.lvs.errors import InvalidConfig
+from saltext.lvs.ipvs import (
+    IPVS_CMD_ATTR_DEST,
+    IPVS_CMD_ATTR_SERVICE,
+    IPVS_CMD_GET_DEST,
+    IPVS_CMD_GET_SERVICE,
+)
 from saltext.lvs.model import RealServerKey, VirtualServerKey
 from saltext.lvs.netlink import (
     NLM_F_ACK,
@@ -24,15 +30,12 @@ from saltext.lvs.netlink import (
     attributes,
     nested,
 )
-
-IPVS_CMD_GET_SERVICE = 4
-IPVS_CMD_GET_DEST = 8
-IPVS_CMD_ATTR_SERVICE = 1
-IPVS_CMD_ATTR_DEST = 2
-IPVS_SVC_ATTR_STATS = 10
-IPVS_SVC_ATTR_STATS64 = 12
-IPVS_DEST_ATTR_STATS = 10
-IPVS_DEST_ATTR_STATS64 = 12
+from saltext.lvs.wire import (
+    IPVS_DEST_ATTR_STATS,
+    IPVS_DEST_ATTR_STATS64,
+    IPVS_SVC_ATTR_STATS,
+    IPVS_SVC_ATTR_STATS64,
+)
 
 # A gathering every two seconds: in less, a rate would be nothing or twice too much.
 MIN_INTERVAL_SECONDS = 2

@@ -31,6 +31,7 @@ from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.model import (
     MAX_FWMARK,
     MAX_PERSISTENCE_SECONDS,
+    MAX_PORT,
     MAX_THRESHOLD,
     MAX_WEIGHT,
     SCHEDULER_FLAGS,
@@ -328,7 +329,7 @@ _ENDPOINT = re.compile(
 
 
 def _port(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > MAX_PORT:
         raise ValueError(text)
     return int(text)
 
