@@ -43,23 +43,8 @@ MAX_INTERVAL_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
-    """Since the virtual server or real server was added, or its counters were zeroed."""
-
-    connections: int = 0
-    incoming_packets: int = 0
-    outgoing_packets: int = 0
-    incoming_bytes: int = 0
-    outgoing_bytes: int = 0
-
-    def as_data(self) -> dict[str, int]:
-        """As plain values."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """The same, per second."""
+class _Figures:
+    """What the kernel counts."""
 
     connections: float = 0
     incoming_packets: float = 0
@@ -69,12 +54,24 @@ class Rates:
 
     def as_data(self) -> dict[str, float]:
         """As plain values."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: getattr(self, name) for name in NAMES}
+
+
+@dataclass(frozen=True, slots=True)
+class Counters(_Figures):
+    """Since the virtual server or real server was added, or its counters were zeroed: whole
+    numbers.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Rates(_Figures):
+    """The same, per second."""
 
 
 # IPVS_STATS_ATTR_CONNS, _INPKTS, _OUTPKTS, _INBYTES, _OUTBYTES, then _CPS, _INPPS, _OUTPPS, _INBPS,
 # _OUTBPS, which are bytes and not bits.
-NAMES = tuple(part.name for part in fields(Counters))
+NAMES = tuple(part.name for part in fields(_Figures))
 COUNTER_ATTRIBUTES = dict(enumerate(NAMES, 1))
 RATE_ATTRIBUTES = dict(enumerate(NAMES, 1 + len(NAMES)))
 
@@ -86,7 +83,7 @@ class Stats:
     counters: Counters = Counters()
     rates: Rates = Rates()
 
-    def as_data(self) -> dict[str, int | dict[str, float]]:
+    def as_data(self) -> dict[str, float | dict[str, float]]:
         """As plain values."""
         return {**self.counters.as_data(), "per_second": self.rates.as_data()}
 
