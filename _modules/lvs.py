@@ -345,7 +345,7 @@ def add_server(
     asked = ipvsadm.real_server_key(server_address, key)
     forward = _forward(packet_forward_method) or model.Forward.DIRECT
     weight = 1 if _weight(weight) is None else _weight(weight)
-    wanted = model.RealServer(ipvsadm.settled(asked, forward, key), forward, weight)
+    wanted = model.RealServer(tables.settled(asked, forward, key), forward, weight)
 
     def added(current):
         server = _there(current, key)
@@ -630,7 +630,7 @@ def _edited(real, asked, key, forward, weight):
         return real
     # What a tunnel was made of does not outlive it.
     limits = (real.upper_threshold, real.lower_threshold)
-    return model.RealServer(ipvsadm.settled(asked, forward, key), forward, real.weight, *limits)
+    return model.RealServer(tables.settled(asked, forward, key), forward, real.weight, *limits)
 
 
 def _named(kwargs, *names):

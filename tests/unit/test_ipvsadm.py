@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,6 @@ from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.model import (
     Forward,
     RealServer,
-    RealServerKey,
     TunnelChecksum,
     TunnelType,
     VirtualServer,
@@ -630,24 +628,6 @@ def test_what_names_no_real_server_is_refused() -> None:
     with pytest.raises(InvalidConfig) as caught:
         ipvsadm.real_server_key("10.10.10.41:80 -w 9", key(WEB), port_of)
     assert str(caught.value).startswith("server_address is '10.10.10.41:80 -w 9'; it should be ")
-
-
-SETTLED = {
-    "direct routing": (Forward.DIRECT, WEB, 80),
-    "a tunnel": (Forward.TUNNEL, WEB, 80),
-    "the kernel's own answer": (Forward.LOCAL, WEB, 80),
-    "masquerading": (Forward.MASQ, WEB, 8080),
-    "a firewall mark": (Forward.DIRECT, None, 8080),
-}
-
-
-@pytest.mark.parametrize(("forward", "of", "port"), SETTLED.values(), ids=SETTLED.keys())
-def test_only_masquerading_and_firewall_marks_keep_a_port_of_their_own(
-    forward: Forward, of: str | None, port: int
-) -> None:
-    asked = RealServerKey(ipaddress.ip_address("10.10.10.41"), 8080)
-    found = ipvsadm.settled(asked, forward, key(of) if of else MARK)
-    assert found == replace(asked, port=port)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -174,6 +174,23 @@ def test_a_real_server_of_a_mark_keeps_the_port_of_the_packet() -> None:
     assert str(tables.real_server_key("10.10.10.41", mark, Forward.DIRECT)) == "10.10.10.41:0"
 
 
+SETTLED = {
+    "direct routing": (Forward.DIRECT, key(WEB), 80),
+    "a tunnel": (Forward.TUNNEL, key(WEB), 80),
+    "the kernel's own answer": (Forward.LOCAL, key(WEB), 80),
+    "masquerading": (Forward.MASQ, key(WEB), 8080),
+    "a firewall mark": (Forward.DIRECT, VirtualServerKey(None, None, 0, 7, 4), 8080),
+}
+
+
+@pytest.mark.parametrize(("forward", "of", "port"), SETTLED.values(), ids=SETTLED.keys())
+def test_only_masquerading_and_firewall_marks_keep_a_port_of_their_own(
+    forward: Forward, of: VirtualServerKey, port: int
+) -> None:
+    asked = real_server("10.10.10.41:8080").key
+    assert tables.settled(asked, forward, of) == replace(asked, port=port)
+
+
 @pytest.mark.parametrize(
     "text", ["", "rs1", "10.10.10.41:", ":80", "[fd00::41", "10.10.10.41:x", 5]
 )

@@ -35,7 +35,7 @@ from saltext.lvs.model import (
     endpoint,
     in_order,
 )
-from saltext.lvs.table import HEAVIEST, MODULE_NAME
+from saltext.lvs.table import HEAVIEST, MODULE_NAME, settled
 
 # Makes the error of what would be right.
 Fault = Callable[[str], InvalidConfig]
@@ -103,19 +103,9 @@ def real_server_key(
     )
 
 
-def settled(key: RealServerKey, forward: Forward, of: VirtualServerKey) -> RealServerKey:
-    """The same real server with the port that it has in the table.
-
-    Only masquerading rewrites ports. For the others ipvsadm takes the virtual server's, whatever
-    was asked for; a firewall mark has none, so there the port stays.
-    """
-    keeps = forward is Forward.MASQ or of.protocol is None
-    return key if keeps else RealServerKey(key.address, of.port)
-
-
 def find(server: VirtualServer, key: RealServerKey) -> RealServer | None:
     """The real server that an address means in a virtual server: the one that has it, or else one
-    that could not have another port (see :func:`settled`).
+    that could not have another port (see :func:`saltext.lvs.table.settled`).
     """
     there = {real.key: real for real in server.real_servers}
     if key in there:

@@ -209,18 +209,23 @@ def virtual_server_key(text: Any, path: str = "virtual_server") -> VirtualServer
 def real_server_key(
     text: Any, of: VirtualServerKey, forward: Forward, path: str = "real_server"
 ) -> RealServerKey:
-    """The key that ``10.10.10.41:80`` spells; of an address alone the port is the virtual server's.
-
-    Where the port of a packet stays as it is (direct routing, tunnel) it is that of the virtual
-    server in any case: the kernel would take another one, but ipvsadm could not find that real
-    server again.
+    """The key that ``10.10.10.41:80`` spells, :func:`settled`; of an address alone the port is the
+    virtual server's.
 
     Raises :class:`~saltext.lvs.errors.InvalidConfig`.
     """
-    key = wire.unpack_real_key(_real_key_of(text, of.port, path))
-    if forward in _PORT_STAYS and of.protocol is not None:
-        return RealServerKey(key.address, of.port)
-    return key
+    return settled(wire.unpack_real_key(_real_key_of(text, of.port, path)), forward, of)
+
+
+def settled(key: RealServerKey, forward: Forward, of: VirtualServerKey) -> RealServerKey:
+    """The same real server with the port that it has in the table.
+
+    Only masquerading rewrites ports. With the others it is the virtual server's, whatever was asked
+    for: the kernel would take another one, but ipvsadm could not find that real server again. A
+    firewall mark has none, so there the port stays.
+    """
+    keeps = forward is Forward.MASQ or of.protocol is None
+    return key if keeps else RealServerKey(key.address, of.port)
 
 
 def find_real_servers(
