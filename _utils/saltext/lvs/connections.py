@@ -20,11 +20,10 @@ from saltext.lvs.ipvs import NOT_LOADED
 from saltext.lvs.model import (
     MAX_FWMARK,
     MAX_PERSISTENCE_SECONDS,
-    MAX_PORT,
     RealServerKey,
     endpoint,
 )
-from saltext.lvs.reading import Address
+from saltext.lvs.reading import Address, port_number, split_endpoint
 
 # Of the calling thread's network namespace, which need not be that of its process.
 PATH = "/proc/thread-self/net/ip_vs_conn"
@@ -52,10 +51,6 @@ HEX_IPV4 = re.compile(rb"[0-9A-F]{8}")
 HEX_IPV6 = re.compile(rb"[0-9a-f]{4}(:[0-9a-f]{4}){7}")
 HEX_PORT = re.compile(rb"[0-9A-F]{4}")
 MARK_TEXT = re.compile(r"fwmark (?P<number>\d{1,10})(?P<ipv6> \(IPv6\))?")
-ENDPOINT = re.compile(
-    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<ipv4>[0-9.]+))(?::(?P<port>\d{1,5}))?"
-    r"|(?P<alone>[0-9A-Fa-f:.]+)"
-)
 
 Test = Callable[[list[bytes]], bool]
 
@@ -382,16 +377,13 @@ def _is_real_server(value: Any) -> list[Test]:
 
 
 def _endpoint_tests(value: Any, address_column: int, port_column: int) -> list[Test] | None:
-    match = ENDPOINT.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match["port"] or 0) > MAX_PORT:
-        return None
     try:
-        address = ipaddress.ip_address(match["ipv6"] or match["ipv4"] or match["alone"])
-    except ValueError:
+        _, address, port = split_endpoint(value)
+        tests = [_equals(address_column, _column(ipaddress.ip_address(address)))]
+        if port is not None:
+            tests.append(_equals(port_column, b"%04X" % port_number(port)))
+    except (ValueError, TypeError):
         return None
-    tests = [_equals(address_column, _column(address))]
-    if match["port"] is not None:
-        tests.append(_equals(port_column, b"%04X" % int(match["port"])))
     return tests
 
 

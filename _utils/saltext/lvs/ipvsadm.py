@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -35,6 +36,7 @@ from saltext.lvs.model import (
     endpoint,
     in_order,
 )
+from saltext.lvs.reading import port_number, split_endpoint
 from saltext.lvs.table import HEAVIEST, MODULE_NAME, settled
 
 # Makes the error of what would be right.
@@ -144,25 +146,17 @@ def _endpoint(
     text: str, protocol: Protocol, port_of: PortOf, fault: Fault
 ) -> tuple[Address, int | None]:
     """An address, and its port if one is given."""
-    found = (
-        re.fullmatch(r"\[([0-9a-fA-F:.]+)\](?::(\S+))?", text)
-        or re.fullmatch(r"([0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)()", text)
-        or re.fullmatch(r"([0-9.]+)(?::(\S+))?", text)
-    )
-    if not found:
-        raise fault(ENDPOINT)
     try:
-        address = ipaddress.ip_address(found[1])
+        _, address, port = split_endpoint(text)
     except ValueError:
         raise fault(ENDPOINT) from None
-    if address.version == 4 and text.startswith("["):
-        raise fault(ENDPOINT)
-    return address, _port(found[2], protocol, port_of, fault) if found[2] else None
+    number = None if port is None else _port(port, protocol, port_of, fault)
+    return ipaddress.ip_address(address), number
 
 
 def _port(text: str, protocol: Protocol, port_of: PortOf, fault: Fault) -> int:
-    if re.fullmatch(r"[0-9]{1,5}", text) and int(text) <= MAX_PORT:
-        return int(text)
+    with suppress(ValueError):
+        return port_number(text)
     try:
         return port_of(text, protocol.value)
     except OSError:

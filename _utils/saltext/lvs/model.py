@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from saltext.lvs import keywords
 from saltext.lvs.errors import MASK, InvalidConfig, WrongRole
 from saltext.lvs.reading import (
+    MAX_PORT,
     REQUIRED,
     Address,
     Section,
@@ -41,7 +42,6 @@ MAX_PERSISTENCE_SECONDS = 31 * 24 * 3600
 # ip_vs_set_timeout() counts in jiffies, in an int: with the finest clock (HZ of 1000) it refuses
 # more seconds than these.
 MAX_TIMEOUT_SECONDS = (2**31 - 1) // 1000
-MAX_PORT = 2**16 - 1
 # A firewall mark is 32 bits; 0 is none.
 MAX_FWMARK = 2**32 - 1
 # IP_VS_SVC_F_SCHED1 to SCHED3 in linux/ip_vs.h. Each scheduler has its own meaning for them: sh and

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 REQUIRED: Any = object()
 
+MAX_PORT = 2**16 - 1
+
 # What may stand unquoted in keepalived.conf, in an event and in a mail's subject alike.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,63}")
 # Documentation/networking/ipvs-sysctl.rst
@@ -29,6 +32,11 @@ NUMBERS = re.compile(r"-?[0-9]+( -?[0-9]+)*|[0-9,:/-]+")
 # IFNAMSIZ in linux/if.h is 16 with the final NUL; the kernel takes any byte but "/" and white
 # space.
 INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}")
+# Without brackets IPv6 has two colons at least, and no port: the last part might be one or not.
+ENDPOINT = re.compile(
+    r"(?P<bare6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)"
+    r"|(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\])(?::(?P<port>\S+))?"
+)
 
 
 def plain(value: Any) -> Any:
@@ -50,6 +58,33 @@ def as_address(value: Any, path: str) -> Address:
         except ValueError:
             pass
     raise InvalidConfig(path, value, "an IPv4 or IPv6 address such as 10.10.10.10")
+
+
+def split_endpoint(text: str) -> tuple[int, bytes, str | None]:
+    """Family, packed address, and port as written, of an address with or without a port:
+    ``10.10.10.10:80``, ``[fd00::10]:80``, ``fd00::10``.
+
+    Raises ValueError for anything else; what the port is good for is not looked at.
+    """
+    found = ENDPOINT.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    family = 4 if found["v4"] else 6
+    try:
+        address = socket.inet_pton(_INET[family], found["v4"] or found["v6"] or found["bare6"])
+    except OSError:
+        raise ValueError(text) from None
+    return family, address, found["port"]
+
+
+_INET = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def port_number(text: str) -> int:
+    """A port in digits; raises ValueError for anything else."""
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > MAX_PORT:
+        raise ValueError(text)
+    return int(text)
 
 
 def as_name(value: Any, path: str) -> str:

@@ -31,7 +31,6 @@ from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.model import (
     MAX_FWMARK,
     MAX_PERSISTENCE_SECONDS,
-    MAX_PORT,
     MAX_THRESHOLD,
     MAX_WEIGHT,
     SCHEDULER_FLAGS,
@@ -45,7 +44,7 @@ from saltext.lvs.model import (
     in_order,
     read_tunnel,
 )
-from saltext.lvs.reading import Section
+from saltext.lvs.reading import Section, port_number, split_endpoint
 from saltext.lvs.wire import Packed, PackedTable
 
 # IP_VS_SCHEDNAME_MAXLEN and IP_VS_PENAME_MAXLEN in linux/ip_vs.h are 16 with the final NUL. Any
@@ -298,7 +297,7 @@ _IPV4_HEAD = wire.pack_real_address_key(4, bytes(4), 0)[:12]
 
 @lru_cache(maxsize=1024)
 def _ipv4_tail(port: str) -> bytes:
-    return wire.pack_real_address_key(4, bytes(4), _port(port))[16:]
+    return wire.pack_real_address_key(4, bytes(4), port_number(port))[16:]
 
 
 @lru_cache(maxsize=1024)
@@ -315,28 +314,8 @@ def _endpoint_text(key: bytes) -> str:
 
 def _endpoint(text: str) -> tuple[int, bytes, int | None]:
     """Family, packed address, and the port if there is one; raises ValueError."""
-    found = _ENDPOINT.fullmatch(text)
-    if found is None:
-        raise ValueError(text)
-    family = 4 if found["v4"] else 6
-    try:
-        address = socket.inet_pton(_INET[family], found["v4"] or found["v6"] or found["bare6"])
-    except OSError:
-        raise ValueError(text) from None
-    return family, address, None if found["port"] is None else _port(found["port"])
-
-
-_INET = {4: socket.AF_INET, 6: socket.AF_INET6}
-_ENDPOINT = re.compile(
-    r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]+))?"
-    r"|(?P<bare6>[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)"
-)
-
-
-def _port(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > MAX_PORT:
-        raise ValueError(text)
-    return int(text)
+    family, address, port = split_endpoint(text)
+    return family, address, None if port is None else port_number(port)
 
 
 def with_settings(
