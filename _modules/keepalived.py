@@ -12,13 +12,15 @@ file at that place before ours in ``file_roots``, or name one in the pillar
 :depends: root; keepalived, for all but rendering
 """
 
+import time
+
 import saltext.lvs
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 saltext.lvs.refresh(__file__)
 
 # The library as it is now on disk.
-from saltext.lvs import errors, keepalived, model, rtnetlink  # noqa: E402
+from saltext.lvs import errors, garp, keepalived, model, rtnetlink  # noqa: E402
 
 __virtualname__ = "keepalived"
 
@@ -194,6 +196,59 @@ def status():
     """
     addresses = [held.address.ip for link in rtnetlink.read_all() for held in link.addresses]
     return keepalived.status(_cluster(), addresses)
+
+
+# What a caller may have a job wait for.
+LONGEST_DELAY_SECONDS = 60
+
+
+@_salt_errors
+def send_garp(address=None, delay=0):
+    """
+    Tell all neighbours that the pillar's VIPs are at this director, as far as they are.
+
+    Neighbours that have learnt a wrong MAC address for a VIP get the right one: by gratuitous ARP,
+    for IPv6 by unsolicited neighbour advertisements, in three rounds a second apart, on the
+    interface that holds the VIP. A VIP that this director does not hold is never announced, so a
+    backup may be asked as well.
+
+    The answer has ``announced``, how many frames were sent by VIP and interface; ``silent``, why
+    nothing was sent, by VIP; and ``queued``. Rounds begin five seconds apart at least: who asks
+    sooner waits, and where somebody waits already, that one's announcement is still to come and
+    will do for both, so that ``queued`` is True and nothing is sent.
+
+    address
+        One VIP; by default all of the pillar's. The announcement of a single one is never left to
+        somebody else who waits.
+
+    delay
+        Seconds to wait first, 60 at most.
+
+    Raises SaltInvocationError for a wrong pillar, and for an address that is no VIP of it;
+    CommandExecutionError on a minion that is no director, and without the right to send.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' keepalived.send_garp
+        salt lb1 keepalived.send_garp 10.10.10.10
+    """
+    vips = garp.vips(_cluster(), address)
+    time.sleep(_seconds(delay))
+    told = garp.in_turn(vips, stand_in=address is None)
+    done = told or garp.Announced({}, {})
+    return {
+        "announced": {str(vip): dict(frames) for vip, frames in done.frames.items()},
+        "silent": {str(vip): why for vip, why in done.silent.items()},
+        "queued": told is None,
+    }
+
+
+def _seconds(delay):
+    if type(delay) in (int, float) and 0 <= delay <= LONGEST_DELAY_SECONDS:
+        return delay
+    raise errors.InvalidConfig("delay", delay, f"seconds, from 0 to {LONGEST_DELAY_SECONDS}")
 
 
 def _cluster():

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -40,6 +40,7 @@ class Packet:
     source_port: int = 0
     destination_port: int = 0
     payload: bytes = b""  # of IP: with the transport's header
+    frame: bytes = field(default=b"", compare=False, repr=False)  # all of it, as it was
 
 
 def decode(frame: bytes, at: float = 0.0, outgoing: bool = False) -> Packet:
@@ -49,7 +50,7 @@ def decode(frame: bytes, at: float = 0.0, outgoing: bool = False) -> Packet:
     macs = (frame[6:12].hex(":"), frame[0:6].hex(":"))
     readers = {"arp": _arp, "ipv4": _ipv4, "ipv6": _ipv6}
     fields = readers[kind](frame[14:]) if kind in readers else {}
-    return Packet(at, outgoing, *macs, kind, **fields)
+    return Packet(at, outgoing, *macs, kind, **fields, frame=frame)
 
 
 def _arp(body: bytes) -> dict[str, Any]:
