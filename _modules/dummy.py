@@ -9,6 +9,7 @@ comes from the pillar, key ``lvs`` (see ``docs/pillar.md``).
 
 import logging
 import time
+from dataclasses import replace
 
 import salt.utils.event
 import saltext.lvs
@@ -23,6 +24,7 @@ from saltext.lvs import (  # noqa: E402
     persistence,
     realserver,
     rtnetlink,
+    verdicts,
     watch,
 )
 
@@ -71,19 +73,23 @@ def list_():
 
 
 @_salt_errors
-def plan(interface=None, addresses=None, persist=None):
+def plan(interface=None, addresses=None, persist=None, force_prefix=False, force=False):
     """
     Return what ``dummy.present`` would do now, and change nothing.
 
     The answer has ``interface``; ``operations``, sentences in the order in which they would be
     carried out, and ``changes``, an ``old`` and a ``new`` for the interface's state and for each
     address's holder, and a ``diff`` for each file, both empty when all is as it should be;
-    ``foreign``, addresses on the interface that are none of ours and stay; ``faults``, sentences
-    about ARP settings that would let a VIP be heard; ``persisted_by`` and ``warnings`` as of
+    ``foreign``, addresses on the interface that are none of ours and stay; ``leaving``, sentences
+    about VIPs that are no longer wanted and stay for now; ``faults``, sentences about ARP settings
+    that would let a VIP be heard; ``enabled``, False for a real server that is to hold no VIP
+    because the pillar has it disabled; ``persisted_by`` and ``warnings`` as of
     ``dummy.plan_persist``.
 
     interface
-        The dummy interface; by default the pillar's ``vip_interface``.
+        The interface: one that is a dummy interface or is made as one, or ``lo``, or a tunnel's end
+        that is there (``tunl0``), of which only the VIPs are ours. By default the pillar's
+        ``vip_interface``.
 
     addresses
         The VIPs that it should hold, /32 (IPv6: /128); by default those that the pillar asks this
@@ -92,8 +98,17 @@ def plan(interface=None, addresses=None, persist=None):
     persist
         As for ``dummy.plan_persist``.
 
+    force_prefix
+        Take VIPs with another prefix as they are. With a /24, as guides have it, a boot may bring a
+        route to the whole network through the interface, and all that this machine sends there is
+        lost once the real interface has been down for a moment.
+
+    force
+        Let go of VIPs that are no longer wanted at once. Otherwise one stays until this machine has
+        had no connection with it for 30 seconds: the directors may not know yet.
+
     Raises SaltInvocationError for a wrong pillar or argument, CommandExecutionError if an interface
-    of another kind has the name.
+    on which the VIPs would be heard has the name.
 
     CLI Example:
 
@@ -102,25 +117,29 @@ def plan(interface=None, addresses=None, persist=None):
         salt 'rs*' dummy.plan
         salt rs1 dummy.plan dummy0 '[10.10.10.10, "2001:db8::10"]'
     """
-    duty = _duty(interface, addresses)
-    asked, facts = _asked(persist), persistence.read_facts()
+    duty, asked = _asked_for(interface, addresses, persist, force_prefix)
+    planned = realserver.plan(duty, bool(force))
+    at_boot = _AtBoot(asked, planned.existing)
     return {
-        **_changed(duty, realserver.plan(duty), _files(duty, asked, facts)),
-        "foreign": _foreign(duty),
+        **_changed(duty, planned.ops, at_boot.files(duty), planned.given_up),
+        **_besides(duty, planned),
         "faults": [str(fault) for fault in realserver.faults(duty)],
-        **_at_boot(duty, asked, facts),
+        **at_boot.told(duty),
     }
 
 
 @_salt_errors
-def present(interface=None, addresses=None, check_arp=True, persist=None):
+def present(
+    interface=None, addresses=None, check_arp=True, persist=None, force_prefix=False, force=False
+):
     """
     Make a dummy interface hold its VIPs, up and without ARP, and read it back; then write what
     brings it back at the next boot.
 
-    VIPs that this extension once put there and that are no longer wanted go; addresses that
-    somebody else put there stay. The answer is that of ``dummy.plan``, but of what was really done,
-    and has ``left``: operations that are missing still because another program works against it.
+    VIPs that this extension once put there and that are no longer wanted go, as soon as nobody uses
+    them; addresses that somebody else put there stay. The answer is that of ``dummy.plan``, but of
+    what was really done, and has ``left``: operations that are missing still because another
+    program works against it.
 
     interface, addresses
         As for ``dummy.plan``.
@@ -131,6 +150,9 @@ def present(interface=None, addresses=None, check_arp=True, persist=None):
     persist
         As for ``dummy.plan_persist``.
 
+    force_prefix, force
+        As for ``dummy.plan``.
+
     Raises what ``dummy.plan`` does, and CommandExecutionError without pyroute2, for ARP settings
     that are not right yet, where the kernel refuses, or for a file that cannot be written.
 
@@ -140,13 +162,18 @@ def present(interface=None, addresses=None, check_arp=True, persist=None):
 
         salt 'rs*' dummy.present
     """
-    duty = _duty(interface, addresses)
-    asked, facts = _asked(persist), persistence.read_facts()
-    outcome = realserver.present(duty, bool(check_arp))
+    duty, asked = _asked_for(interface, addresses, persist, force_prefix)
+    # Whom to tell of it is settled before anything changes.
+    at_boot = _AtBoot(asked, links.is_existing(rtnetlink.read(duty.interface)))
+    outcome = realserver.present(duty, bool(check_arp), bool(force))
     # The files come last: until then those of before tell which addresses are ours.
-    written = _files(duty, asked, facts)
+    written = at_boot.files(duty)
     persistence.write(written)
-    return {**_told(duty, outcome, written), **_at_boot(duty, asked, facts)}
+    return {
+        **_told(duty, outcome, written, outcome.given_up),
+        **_besides(duty, outcome),
+        **at_boot.told(duty),
+    }
 
 
 @_salt_errors
@@ -166,7 +193,7 @@ def plan_absent(interface=None, force=False):
 
         salt rs1 dummy.plan_absent dummy1
     """
-    duty = _duty(interface, None if interface is None else _pillar_vips())
+    duty = _duty_to_end(interface)
     ops = realserver.plan_absent(duty, bool(force))
     return _changed(duty, ops, _no_files(duty))
 
@@ -175,17 +202,19 @@ def plan_absent(interface=None, force=False):
 def absent(interface=None, force=False):
     """
     Take a dummy interface away, with the VIPs on it and the files that would bring it back at a
-    boot.
+    boot; of ``lo`` or a tunnel's end, only the VIPs that are ours.
 
     The answer is as of ``dummy.present``.
 
     interface
-        The dummy interface; by default the pillar's ``vip_interface``.
+        The interface; by default the pillar's ``vip_interface``.
 
     force
-        Take it away even if it holds addresses that are neither ours nor the pillar's VIPs.
+        Take it away even if it holds addresses that are neither ours nor the pillar's VIPs, or VIPs
+        that connections need.
 
-    Raises CommandExecutionError for an interface of another kind, and for such addresses.
+    Raises CommandExecutionError for an interface that never holds ours, for such addresses, and for
+    VIPs with open connections that no other interface holds.
 
     CLI Example:
 
@@ -193,11 +222,11 @@ def absent(interface=None, force=False):
 
         salt rs1 dummy.absent dummy1
     """
-    duty = _duty(interface, None if interface is None else _pillar_vips())
+    duty = _duty_to_end(interface)
     outcome = realserver.absent(duty, bool(force))
     removed = _no_files(duty)
     persistence.write(removed)
-    return _told(duty, outcome, removed)
+    return {**_told(duty, outcome, removed), "foreign": _foreign(duty)}
 
 
 @_salt_errors
@@ -228,9 +257,8 @@ def plan_persist(interface=None, addresses=None, persist=None):
         salt 'rs*' dummy.plan_persist
         salt rs1 dummy.plan_persist persist=ifupdown
     """
-    duty = _duty(interface, addresses)
-    asked, facts = _asked(persist), persistence.read_facts()
-    return {**_changed(duty, (), _files(duty, asked, facts)), **_at_boot(duty, asked, facts)}
+    duty, at_boot = _duty_at_boot(interface, addresses, persist)
+    return {**_changed(duty, (), at_boot.files(duty)), **at_boot.told(duty)}
 
 
 @_salt_errors
@@ -251,43 +279,80 @@ def persist(interface=None, addresses=None, persist=None):
 
         salt 'rs*' dummy.persist
     """
-    duty = _duty(interface, addresses)
-    asked, facts = _asked(persist), persistence.read_facts()
-    written = _files(duty, asked, facts)
+    duty, at_boot = _duty_at_boot(interface, addresses, persist)
+    written = at_boot.files(duty)
     persistence.write(written)
-    return {**_changed(duty, (), written), **_at_boot(duty, asked, facts)}
+    return {**_changed(duty, (), written), **at_boot.told(duty)}
 
 
 @_salt_errors
-def check():
+def check(clients=None):
     """
-    Return whether this minion holds the VIPs that it should, and keeps quiet about them.
+    Return whether this real server is right: whether it holds its VIPs, and what would become of a
+    client's packet to each virtual server that it serves. Nothing is sent and nothing is changed.
 
-    The answer has ``ok``, and ``findings``, a sentence for each thing that is wrong; then, as they
-    are, ``interface``, ``vips`` (those that it should hold), ``lacking``, ``foreign`` and
-    ``sysctls``.
+    The answer has ``ok``, and ``findings``, a sentence for each thing that is wrong, with what to
+    do; ``warnings``, the same for what cannot be known from here; then, as they are,
+    ``interface``, ``vips`` (those that it should hold), ``lacking``, ``foreign``, ``sysctls`` and
+    ``enabled``, False for a real server that gives up its VIPs because the pillar has it disabled.
+    ``virtual_servers`` has, by name, four answers, each of ``ok`` (True, False, or None where it
+    cannot be known) and ``reason``:
 
-    Raises SaltInvocationError for a wrong pillar, CommandExecutionError where the kernel does not
-    answer.
+    ``arp``
+        Whether this machine keeps quiet about the VIP, in ARP and neighbour discovery.
+
+    ``accepted``
+        Whether the kernel takes packets for it: the address is here, the end of the tunnel too, and
+        no reverse-path filter drops what comes in.
+
+    ``listening``
+        Whether the service listens on VIP and port.
+
+    ``source``
+        Whether the answer leaves, with the VIP as its source.
+
+    clients
+        Addresses of clients to ask about, one or a list; by default one in each network that
+        packets come in from, and one far away.
+
+    Raises SaltInvocationError for a wrong pillar or argument, CommandExecutionError where the
+    kernel does not answer.
 
     CLI Example:
 
     .. code-block:: bash
 
         salt 'rs*' dummy.check
+        salt rs1 dummy.check 198.51.100.7
     """
-    duty = _duty()
+    cluster, duty = model.from_pillar(__pillar__), _duty()
+    asked = () if clients is None else verdicts.as_addresses(clients)
+    machine = verdicts.read_machine(
+        duty.interface, realserver.ingress(duty), verdicts.routers(cluster)
+    )
+    served = verdicts.services(cluster, __opts__["id"]) if duty.enabled else ()
+    judged = verdicts.judge(served, machine, asked)
+    every = [item for answers in judged.values() for each in answers.values() for item in each]
     lacking = links.lacking(rtnetlink.read(duty.interface), duty.vips)
-    findings = [f"{duty.interface} does not hold {vip}" for vip in lacking]
-    findings += [str(fault) for fault in realserver.faults(duty)]
+    findings = [
+        *verdicts.sentences(every, False),
+        *verdicts.elsewhere(lacking, machine),
+        *map(str, realserver.faults(duty)),
+    ]
     return {
         "ok": not findings,
-        "findings": findings,
+        "findings": list(dict.fromkeys(findings)),
+        "warnings": verdicts.warnings(every, duty.enabled),
         "interface": duty.interface,
         "vips": [str(vip) for vip in duty.vips],
         "lacking": [str(vip) for vip in lacking],
         "foreign": _foreign(duty),
+        "enabled": duty.enabled,
         "sysctls": {str(setting): value for setting, value in realserver.settings(duty).items()},
+        "virtual_servers": {
+            name: {question: verdicts.summary(each).as_data() for question, each in answers.items()}
+            for name, answers in judged.items()
+        },
     }
 
 
@@ -319,7 +384,7 @@ def look(beacon="by hand", repeat=30):
         raise errors.WrongState(f"{beacon} has a watcher, which looks for itself")
     memory = watch.memory(beacon)
     watch.brief(memory, __pillar__, __opts__["id"])
-    return watch.look(memory, __opts__["id"], repeat)
+    return list(watch.look(memory, __opts__["id"], repeat))
 
 
 @_salt_errors
@@ -354,7 +419,7 @@ def watch_(beacon="dummy", repeat=30):
         watch.brief(memory, __pillar__, __opts__["id"])
     except errors.InvalidConfig as error:
         log.error("The pillar describes no cluster that beacon %s could watch: %s", beacon, error)
-    return watch.watch(beacon, __opts__["id"], repeat, _sender(beacon))
+    return watch.watch(beacon, __opts__["id"], repeat, lambda: _sender(beacon))
 
 
 @_salt_errors
@@ -396,7 +461,11 @@ def repair():
     cluster.expect_role(__opts__["id"], model.Role.REAL_SERVER)
     duty = links.duty_of(cluster, __opts__["id"])
     outcome = realserver.repair(duty)
-    return {**_told(duty, outcome or links.Outcome(())), "queued": outcome is None}
+    return {
+        **_told(duty, outcome or links.Outcome(())),
+        "foreign": _foreign(duty),
+        "queued": outcome is None,
+    }
 
 
 def _sender(beacon):
@@ -416,70 +485,103 @@ def _sender(beacon):
     return send
 
 
+def _asked_for(interface=None, addresses=None, persist=None, force_prefix=False):
+    """The duty and who is to bring it back at a boot: what the arguments say, and the pillar for
+    what they leave open.
+    """
+    by_pillar = "lvs" in __pillar__ or interface is None or addresses is None
+    cluster = model.from_pillar(__pillar__) if by_pillar else None
+    own = links.duty_of(cluster, __opts__["id"]) if cluster else links.Duty("", "", ())
+    duty = replace(own, heals=False)
+    if interface is not None:
+        duty = replace(duty, interface=links.as_interface(interface))
+    if addresses is not None:
+        vips = links.as_vips(addresses, force_prefix=bool(force_prefix))
+        duty = replace(duty, vips=vips, enabled=True)
+    if persist is None and cluster:
+        return duty, cluster.vip_persistence
+    return duty, model.as_vip_persistence(persist)
+
+
 def _duty(interface=None, addresses=None):
-    """What the arguments ask for, and the pillar for what they leave open."""
-    own = _own_duty() if interface is None or addresses is None or "lvs" in __pillar__ else None
-    return links.Duty(
-        cluster=own.cluster if own else "",
-        interface=own.interface if interface is None else links.as_interface(interface),
-        vips=own.vips if addresses is None else links.as_vips(addresses),
-        address=own.address if own else None,
-    )
+    duty, _ = _asked_for(interface, addresses)
+    return duty
 
 
-def _own_duty():
-    return links.duty_of(model.from_pillar(__pillar__), __opts__["id"])
-
-
-def _pillar_vips():
-    """The VIPs that the pillar asks this minion to hold; none without a pillar."""
-    return [str(vip) for vip in _own_duty().vips] if "lvs" in __pillar__ else []
+def _duty_to_end(interface):
+    """An interface that is to go; every VIP that the pillar may ever have put there is ours."""
+    if "lvs" not in __pillar__ and interface is not None:
+        return _duty(interface, ())
+    cluster = model.from_pillar(__pillar__)
+    served = cluster.vips_served_by(__opts__["id"])
+    return replace(_duty(interface), vips=served)
 
 
 def _foreign(duty):
     link = rtnetlink.read(duty.interface)
-    ours = persistence.recorded(duty.interface).union(duty.vips)
-    return [str(address) for address in links.foreign(link, ours)] if link else []
+    mine = realserver.ours(duty.interface).union(duty.vips)
+    return [str(address) for address in links.foreign(link, mine)] if link else []
 
 
-def _told(duty, outcome, files=()):
+def _besides(duty, found):
+    """What is on the interface and is not to be, and whether that real server is to hold any."""
     return {
-        **_changed(duty, outcome.ops, files),
-        "foreign": _foreign(duty),
+        "foreign": [str(address) for address in found.foreign],
+        "leaving": [str(item) for item in found.leaving],
+        "enabled": duty.enabled,
+    }
+
+
+def _told(duty, outcome, files=(), given_up=()):
+    return {
+        **_changed(duty, outcome.ops, files, given_up),
         "left": [str(op) for op in outcome.left],
     }
 
 
-def _changed(duty, ops, files):
-    """What is done to the interface, and to files for the next boot."""
+def _changed(duty, ops, files, given_up=()):
+    """What is done to the interface, to files for the next boot, and later."""
+    until = f"{duty.interface}, until nobody uses it"
     return {
         "interface": duty.interface,
-        "operations": [str(change) for change in (*ops, *files)],
+        "operations": [
+            *map(str, ops),
+            *(f"give up {vip} on {until}" for vip in given_up),
+            *map(str, files),
+        ],
         "changes": {
             **links.changes(ops),
+            **{str(vip): {"old": duty.interface, "new": until} for vip in given_up},
             **{change.path: change.as_data() for change in files},
         },
     }
 
 
-def _asked(persist):
-    """Who is to bring VIPs back, by the argument or by the pillar."""
-    if persist is None and "lvs" in __pillar__:
-        return model.from_pillar(__pillar__).vip_persistence
-    return model.as_vip_persistence(persist)
+def _duty_at_boot(interface, addresses, persist):
+    duty, asked = _asked_for(interface, addresses, persist)
+    return duty, _AtBoot(asked, links.is_existing(rtnetlink.read(duty.interface)))
 
 
-def _files(duty, asked, facts):
-    return persistence.plan(duty.interface, duty.vips, persistence.choose(asked, facts))
+class _AtBoot:
+    """Who brings an interface's VIPs back at the next boot."""
+
+    def __init__(self, asked, existing):
+        self.asked, self.existing = asked, existing
+        self.facts = persistence.read_facts()
+        self.kind = persistence.choose(asked, self.facts, existing)
+
+    def files(self, duty):
+        """What would change among the files."""
+        return persistence.plan(duty.interface, duty.vips, self.kind, self.existing)
+
+    def told(self, duty):
+        """Who it is, and why that might fail."""
+        warnings = persistence.warnings(self.asked, duty.interface, self.facts, self.existing)
+        return {
+            "persisted_by": None if self.kind is model.VipPersistence.NONE else self.kind.value,
+            "warnings": list(warnings),
+        }
 
 
 def _no_files(duty):
     return persistence.plan(duty.interface, (), model.VipPersistence.NONE)
-
-
-def _at_boot(duty, asked, facts):
-    kind = persistence.choose(asked, facts)
-    return {
-        "persisted_by": None if kind is model.VipPersistence.NONE else kind.value,
-        "warnings": list(persistence.warnings(asked, duty.interface, facts)),
-    }

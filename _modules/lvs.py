@@ -12,9 +12,11 @@ it was; whoever begins today uses the ``ipvs`` module.
 import importlib
 import importlib.metadata
 import os
+import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -28,6 +30,8 @@ from saltext.lvs import (  # noqa: E402
     errors,
     ipvs,
     ipvsadm,
+    links,
+    locking,
     model,
     realserver,
     settings,
@@ -91,10 +95,11 @@ def view():
     ``problems`` as of ``lvs.validate``; if there are any, nothing else is given. Otherwise:
     ``roles``, ``cluster`` (its name), ``has_pyroute2`` (whether Salt's own Python has one that is
     new enough), ``modules`` and ``modules_missing`` (of the kernel, by role), ``vip_interface``,
-    ``vips`` (those that this minion must hold as a real server), ``had_vips`` (whether an apply has
-    put some there), ``sysctls`` (by role), ``ipvs`` (its timeouts and sysctls by the pillar),
-    ``beacons`` (with their configuration) and ``lookup`` (the pillar's own names of packages and
-    paths).
+    ``vips`` (those that this minion must hold as a real server), ``serves`` (whether it would have
+    any if it is enabled), ``former_interfaces`` (those on which an apply has put VIPs that it must
+    hold elsewhere now, or no more), ``sysctls`` (by role), ``ipvs`` (its timeouts and sysctls by
+    the pillar), ``beacons`` (with their configuration) and ``lookup`` (the pillar's own names of
+    packages and paths).
 
     CLI Example:
 
@@ -107,12 +112,14 @@ def view():
     except errors.InvalidConfig as error:
         return {"problems": [str(problem) for problem in error.problems]}
     minion_id = __opts__["id"]
+    interface = cluster.vip_interface_of(minion_id)
+    served = cluster.vips_served_by(minion_id)
     servers = cluster.virtual_servers.values()
     parts = {vs.scheduler.value for vs in servers}
     parts |= {f"pe_{vs.persistence_engine}" for vs in servers if vs.persistence_engine}
     modules = {
         model.Role.DIRECTOR.value: ["ip_vs", *sorted(f"ip_vs_{name}" for name in parts)],
-        model.Role.REAL_SERVER.value: ["dummy"],
+        model.Role.REAL_SERVER.value: [module] if (module := links.module_of(interface)) else [],
     }
     return {
         "problems": [],
@@ -124,18 +131,21 @@ def view():
             role: [name for name in names if not os.path.isdir(f"/sys/module/{name}")]
             for role, names in modules.items()
         },
-        "vip_interface": cluster.vip_interface,
+        "vip_interface": interface,
         "vips": [str(vip) for vip in cluster.vips_of(minion_id)],
-        "had_vips": bool(realserver.recorded().get(cluster.vip_interface)),
+        "serves": bool(served),
+        "former_interfaces": realserver.former_interfaces(interface, served),
         "sysctls": {
             role.value: [{"name": line.name, "value": line.value} for line in lines]
-            for role, lines in sysctls.for_minion(cluster, minion_id).items()
+            for role, lines in sysctls.for_minion(
+                cluster, minion_id, realserver.facing(links.duty_of(cluster, minion_id))
+            ).items()
         },
         "ipvs": {
             "timeouts": dict(cluster.ipvs.timeouts),
             "sysctls": dict(cluster.ipvs.sysctls),
         },
-        "beacons": {"dummy": [{"interval": 1}]} if cluster.vips_of(minion_id) else {},
+        "beacons": {"dummy": [{"interval": 1}]} if served else {},
         "lookup": dict(cluster.lookup),
     }
 
@@ -189,6 +199,90 @@ def restart_minion(service="salt-minion"):
         cwd="/",
     )
     return f"{service} will be restarted when this job has ended"
+
+
+# Only one at a time applies the highstate after that: a second one would find its work done.
+_REAPPLY = f"{locking.FOLDER}/reapply"
+
+
+@_salt_errors
+def reapply(splay=30):
+    """
+    Put back what this real server lacks now, and make sure by a highstate of the formula; where
+    nothing lacks, answer at once.
+
+    For the reactor, which asks every minion that has just connected: it may have been rebooted.
+    What counts is a VIP of the pillar that an apply has put here, and ARP settings that would let
+    it be heard. These come back at once (``dummy.repair``); then, after a random time,
+    ``state.apply lvs`` runs: a thousand machines that lost something at once do not all ask the
+    master at once.
+
+    Returns ``needed``, whether something lacked, and ``why``, a sentence for each thing that did,
+    or why nothing could. Where something did, also ``repaired``, the operations of the repair, or
+    what was against it; ``queued``, True where another call is about to run the highstate, and this
+    one leaves it to that; else, of the highstate, ``changed``, the ids of its states, and
+    ``failed``, their comments by id.
+
+    splay
+        Up to how many seconds to wait before the highstate, 3600 at most; 0 runs it at once.
+
+    Raises SaltInvocationError for a wrong pillar.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'rs*' lvs.reapply splay=0
+    """
+    seconds = _splay(splay)
+    if not __pillar__.get("lvs"):
+        return {"needed": False, "why": ["the pillar describes no cluster"]}
+    cluster, minion_id = _cluster(), __opts__["id"]
+    if model.Role.REAL_SERVER not in cluster.roles(minion_id):
+        return {"needed": False, "why": [f"{minion_id} is no real server"]}
+    lacking = realserver.lacks(links.duty_of(cluster, minion_id))
+    if not lacking:
+        return {"needed": False, "why": ["nothing lacks"]}
+    repaired = _repaired()
+    with locking.exclusive(_REAPPLY, wait=False) as ours:
+        done = _highstate(random.uniform(0, seconds)) if ours else {}
+    return {
+        "needed": True,
+        "why": list(lacking),
+        "queued": not ours,
+        "repaired": repaired,
+        **done,
+    }
+
+
+def _splay(value):
+    if type(value) in (int, float) and 0 <= value <= 3600:
+        return value
+    raise errors.InvalidConfig("splay", value, "seconds, from 0 to 3600")
+
+
+def _repaired():
+    """Put back what can be put back at once; what was done, or what was against it."""
+    try:
+        return __salt__["dummy.repair"]()["operations"]
+    except CommandExecutionError as error:
+        return [str(error)]
+
+
+def _highstate(wait):
+    """Run the formula's states; what changed, and what failed."""
+    time.sleep(wait)
+    answer = __salt__["state.apply"]("lvs", queue=True)
+    if not isinstance(answer, dict):
+        raise CommandExecutionError(f"state.apply lvs did not run: {answer}")
+    return {
+        "changed": [state["__id__"] for state in answer.values() if state["changes"]],
+        "failed": {
+            state["__id__"]: state["comment"]
+            for state in answer.values()
+            if state["result"] is False
+        },
+    }
 
 
 def _cluster():

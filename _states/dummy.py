@@ -18,20 +18,21 @@ def __virtual__():
     return False, "the dummy execution module is not loaded"
 
 
-def present(name, addresses=None, check_arp=True, persist=None):
+def present(name, addresses=None, check_arp=True, persist=None, force_prefix=False, force=False):
     """
     A dummy interface is there, up and without ARP, and holds its VIPs; and it will after a boot.
 
-    VIPs that this extension once put there and that are no longer wanted go; addresses that
-    somebody else put there stay, and are named. The files for the next boot are written without
-    touching the interface.
+    VIPs that this extension once put there and that are no longer wanted go, as soon as nobody uses
+    them; addresses that somebody else put there stay, and are named. The files for the next boot
+    are written without touching the interface.
 
     name
-        The interface.
+        The interface. ``lo``, or a tunnel's end that is there (``tunl0``), may hold VIPs too, and
+        is otherwise left as it is.
 
     addresses
         The VIPs. A prefix may only be /32 (IPv6: /128). By default those that the pillar asks this
-        minion to hold.
+        minion to hold: none, if it has this real server disabled.
 
     check_arp
         Refuse to add an IPv4 VIP while this machine would answer ARP for it: ``arp_ignore`` must be
@@ -43,24 +44,36 @@ def present(name, addresses=None, check_arp=True, persist=None):
         ``systemd`` (a unit of our own), ``auto`` (which of these is in use is found out), or False
         (nobody). By default the pillar's ``vip_persistence``; ``auto`` without a pillar. Files for
         another one that were written before go.
+
+    force_prefix
+        Take VIPs with another prefix as they are, whatever a boot makes of them: see
+        :py:func:`dummy.plan <saltext.lvs.modules.dummy.plan>`.
+
+    force
+        Let go of VIPs that are no longer wanted at once. Otherwise one stays until this machine has
+        had no connection with it for 30 seconds; the beacon's watcher, or a later apply, then takes
+        it away.
     """
+    options = {"persist": persist, "force_prefix": force_prefix, "force": force}
     return _kept(
         name,
         "{} is as it should be.",
-        lambda: __salt__["dummy.plan"](name, addresses, persist=persist),
-        lambda: __salt__["dummy.present"](name, addresses, check_arp=check_arp, persist=persist),
+        lambda: __salt__["dummy.plan"](name, addresses, **options),
+        lambda: __salt__["dummy.present"](name, addresses, check_arp=check_arp, **options),
     )
 
 
 def absent(name, force=False):
     """
-    A dummy interface is not there, nor are the VIPs on it, nor the files that would bring it back.
+    A dummy interface is not there, nor are the VIPs on it, nor the files that would bring it back;
+    ``lo`` or a tunnel's end is without our VIPs.
 
     name
         The interface.
 
     force
-        Take it away even if it holds addresses that are neither ours nor the pillar's VIPs.
+        Take it away even if it holds addresses that are neither ours nor the pillar's VIPs, or VIPs
+        that connections need.
     """
     return _kept(
         name,
@@ -107,6 +120,9 @@ def _so_far(planned, plan):
 
 
 def _notes(answer):
+    if not answer.get("enabled", True):
+        yield f"{__opts__['id']} is not enabled: it is to hold no VIP, on purpose."
+    yield from (f"{vip}." for vip in answer.get("leaving", ()))
     foreign = answer.get("foreign", ())
     yield from (f"{address} is not ours: left alone." for address in foreign)
     yield from (f"Beware: {fault}." for fault in answer.get("faults", ()))

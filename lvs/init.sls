@@ -4,16 +4,10 @@
 include:
 {%- if view.problems %}
   - lvs.invalid
-{%- elif view.roles %}
-  - lvs.minion
-{%- for role in view.roles %}
-  - lvs.{{ role }}
-{%- endfor %}
-{%- if view.had_vips and "realserver" not in view.roles %}
-  - lvs.realserver
-{%- endif %}
-{%- elif view.had_vips %}
-  - lvs.realserver
 {%- else %}
-  - lvs.stranger
+{#- What was once a real server may still have VIPs to give back. -#}
+{%- set parts = view.roles + (["realserver"] if view.former_interfaces and "realserver" not in view.roles else []) %}
+{%- for part in (["minion"] if view.roles else []) + (parts or ["stranger"]) %}
+  - lvs.{{ part }}
+{%- endfor %}
 {%- endif %}

@@ -12,7 +12,7 @@ include:
 include:
   - lvs.minion
 
-{%- if view.vips %}
+{%- if view.serves %}
 
 {%- for line in view.sysctls.realserver %}
 
@@ -24,23 +24,38 @@ include:
       - dummy: lvs-vip-interface
 {%- endfor %}
 
+{%- if view.modules.realserver %}
 {{ kernel_modules(view, "realserver") }}
+{%- endif %}
 
 lvs-vip-interface:
   dummy.present:
     - name: {{ view.vip_interface }}
     - require:
+      - id: lvs-pyroute2
+{%- if view.modules.realserver %}
       - id: lvs-realserver-modules
-      - id: lvs-pyroute2
+{%- endif %}
 
-{%- elif view.had_vips %}
-
-# The last virtual server that this machine served is gone, or needs no VIP here any more.
-lvs-vip-interface:
-  dummy.absent:
-    - name: {{ view.vip_interface }}
-    - require:
-      - id: lvs-pyroute2
+# The minion's own pillar is as old as its last refresh, and the beacon watches what that one asks for.
+lvs-vip-watch:
+  module.run:
+    - saltutil.refresh_pillar:
+    - onchanges:
+      - dummy: lvs-vip-interface
 
 {%- endif %}
+{%- for interface in view.former_interfaces %}
+
+# The VIPs are on another interface now, or no virtual server that this machine serves needs one here any more.
+lvs-former-vip-interface-{{ interface }}:
+  dummy.absent:
+    - name: {{ interface }}
+    - require:
+      - id: lvs-pyroute2
+{%- if view.serves %}
+      - dummy: lvs-vip-interface
+{%- endif %}
+
+{%- endfor %}
 {%- endif %}

@@ -14,14 +14,11 @@ from typing import Any
 
 import pytest
 import salt.beacons
-import salt.config
 import salt.loader
-import salt.utils.reactor
 from salt.exceptions import CommandExecutionError, SaltInvocationError
-from salt.utils.reactor import REACTOR_INTERNAL_KEYWORDS
 from saltext.lvs import realserver, watch
 
-from tests.functional.conftest import CHECKOUT, Minion, MinionMaker, example
+from tests.functional.conftest import Minion, MinionMaker, example
 
 # No machine has it.
 INTERFACE = "lvs-test-none"
@@ -39,7 +36,7 @@ def rs1(minion: MinionMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     # Left to the reactor: nothing here may change this machine.
     pillar["lvs"].update(vip_interface=INTERFACE, reaction="reactor", vip_persistence=False)
     record = tmp_path / "dummy.json"
-    record.write_text(json.dumps({INTERFACE: ["10.10.10.10/32"]}))
+    record.write_text(json.dumps({INTERFACE: {"vips": ["10.10.10.10/32"], "leaving": {}}}))
     monkeypatch.setattr(realserver, "RECORD", str(record))
     return minion("rs1", pillar)
 
@@ -61,6 +58,8 @@ def test_the_plan_comes_from_the_pillar(rs1: Minion) -> None:
         "operations": OPERATIONS,
         "changes": CHANGES,
         "foreign": [],
+        "leaving": [],
+        "enabled": True,
         "faults": planned["faults"],
         "persisted_by": None,
         "warnings": [],
@@ -104,33 +103,87 @@ def test_the_guides_prefix_is_refused_with_the_reason(rs1: Minion, function: str
     assert str(caught.value) == (
         "addresses:0 is '10.10.10.10/24'; it should be 10.10.10.10/32: any other prefix makes a "
         "route to its whole network through the dummy interface, and once the real interface has "
-        "been down for a moment, all that this machine sends to its neighbours is lost there"
+        "been down for a moment, all that this machine sends to its neighbours is lost there "
+        "(force_prefix takes it all the same)"
     )
 
 
-@pytest.mark.parametrize(
-    "function", ["dummy.plan", "dummy.present", "dummy.plan_absent", "dummy.absent"]
-)
-def test_an_interface_of_another_kind_is_refused(rs1: Minion, function: str) -> None:
+def test_the_guides_prefix_can_be_forced(rs1: Minion) -> None:
+    planned = rs1.call("dummy.plan", INTERFACE, "10.10.10.10/24", force_prefix=True)
+    assert planned["operations"] == [*OPERATIONS[:1], f"add 10.10.10.10/24 to {INTERFACE}"]
+
+
+def test_a_real_server_that_is_not_enabled_is_to_hold_no_vip(minion: MinionMaker) -> None:
+    pillar = example("production")
+    pillar["lvs"].update(vip_interface=INTERFACE, vip_persistence=False)
+    pillar["lvs"]["real_servers"]["rs1"]["enabled"] = False
+    planned = minion("rs1", pillar).call("dummy.plan")
+    assert (planned["operations"], planned["enabled"]) == (OPERATIONS[:1], False)
+
+
+@pytest.mark.parametrize("function", ["dummy.plan", "dummy.present"])
+def test_a_name_of_the_kernels_own_is_refused(rs1: Minion, function: str) -> None:
     with pytest.raises(CommandExecutionError) as caught:
-        rs1.call(function, "lo")
-    assert str(caught.value) == ("lo is there already and is a physical interface, not a dummy one")
+        rs1.call(function, "gre0")
+    assert str(caught.value) == "there is no gre0: `modprobe ip_gre` makes it"
 
 
 def test_a_check_says_in_words_what_is_wrong(rs1: Minion) -> None:
     checked = rs1.call("dummy.check")
+    gone = (
+        f"{INTERFACE} does not hold 10.10.10.10/32, so the kernel drops what clients send to it: "
+        "run state.apply, or dummy.present"
+    )
+    nobody = "nothing listens on TCP 10.10.10.10:80: start the service on it"
+    noisy = faults(rs1)
     assert checked == {
         "ok": False,
-        "findings": [f"{INTERFACE} does not hold 10.10.10.10/32", *faults(rs1)],
+        "findings": [*noisy, gone, nobody],
+        "warnings": [],
         "interface": INTERFACE,
         "vips": ["10.10.10.10/32"],
         "lacking": ["10.10.10.10/32"],
         "foreign": [],
+        "enabled": True,
         "sysctls": checked["sysctls"],
+        "virtual_servers": {
+            "web": {
+                "arp": checked["virtual_servers"]["web"]["arp"],
+                "accepted": {"ok": False, "reason": gone},
+                "listening": {"ok": False, "reason": nobody},
+                "source": {"ok": False, "reason": gone},
+            }
+        },
     }
+    assert checked["virtual_servers"]["web"]["arp"]["ok"] is not bool(noisy)
     assert {"net.ipv4.conf.all.arp_ignore", "net.ipv4.conf.all.arp_announce"} <= set(
         checked["sysctls"]
     )
+    assert json.loads(json.dumps(checked)) == checked
+
+
+def test_a_disabled_real_server_is_right_without_its_vip(minion: MinionMaker) -> None:
+    pillar = example("production")
+    pillar["lvs"].update(vip_interface=INTERFACE, vip_persistence=False)
+    pillar["lvs"]["real_servers"]["rs1"]["enabled"] = False
+    checked = minion("rs1", pillar).call("dummy.check")
+    assert checked["warnings"] == [
+        "the pillar has this real server disabled: it gives up its VIPs on purpose, and nothing is "
+        "asked about them"
+    ]
+    found = {key: checked[key] for key in ("ok", "findings", "vips", "enabled", "virtual_servers")}
+    assert found == {
+        "ok": True,
+        "findings": [],
+        "vips": [],
+        "enabled": False,
+        "virtual_servers": {},
+    }
+
+
+def test_a_client_that_is_no_address_is_refused(rs1: Minion) -> None:
+    with pytest.raises(SaltInvocationError, match="clients:0 is 'nobody'"):
+        rs1.call("dummy.check", "nobody")
 
 
 def test_who_must_hold_no_vip_is_all_right(minion: MinionMaker) -> None:
@@ -176,13 +229,12 @@ def test_the_state_refuses_the_guides_prefix(rs1: Minion) -> None:
         assert answer["comment"].startswith("addresses:0 is '10.10.10.10/24'; it should be")
 
 
-@pytest.mark.parametrize("function", ["dummy.present", "dummy.absent"])
-def test_the_state_refuses_an_interface_of_another_kind(rs1: Minion, function: str) -> None:
-    assert rs1.state(function, "lo") == {
-        "name": "lo",
+def test_the_state_refuses_a_name_of_the_kernels_own(rs1: Minion) -> None:
+    assert rs1.state("dummy.present", "gre0") == {
+        "name": "gre0",
         "result": False,
         "changes": {},
-        "comment": "lo is there already and is a physical interface, not a dummy one",
+        "comment": "there is no gre0: `modprobe ip_gre` makes it",
     }
 
 
@@ -338,92 +390,3 @@ def test_the_beacon_can_be_closed_at_any_time(rs1: Minion) -> None:
     beacons.modules["dummy.close"]([])
     assert watch.watchers == {}
     assert beacons.tick() == []
-
-
-# -------------------------------------------------------------------------------------------------
-# Reactor
-
-
-@pytest.fixture(scope="module")
-def reactor(tmp_path_factory: pytest.TempPathFactory) -> salt.utils.reactor.Reactor:
-    """Salt's own reactor, without its process."""
-    root = tmp_path_factory.mktemp("master")
-    opts = salt.config.master_config(None)
-    opts.update(
-        root_dir=str(root),
-        cachedir=str(root / "cache"),
-        pki_dir=str(root / "pki"),
-        sock_dir=str(root / "sock"),
-        extension_modules=str(root / "extmods"),
-        file_roots={"base": [str(CHECKOUT)]},
-    )
-    return salt.utils.reactor.Reactor(opts)
-
-
-TAG = "salt/beacon/rs1/dummy/change"
-LOST = {"interface": "dummy0", "address": "10.10.10.10", "was": "held", "now": "lost"}
-BACK = {**LOST, "was": "lost", "now": "restored"}
-FUNCTION = ("local", "dummy.repair")
-REPAIR = [{"tgt": ["rs1"], "tgt_type": "list"}]
-EVENTS: dict[str, tuple[str, Any, list[Any]]] = {
-    "a VIP is lost": (TAG, {"id": "rs1", "changes": [LOST]}, REPAIR),
-    "one is lost, one is back": (TAG, {"id": "rs1", "changes": [BACK, LOST]}, REPAIR),
-    "it is back already, by the minion's own doing": (
-        TAG,
-        {"id": "rs1", "acted": True, "changes": [LOST, BACK]},
-        [],
-    ),
-    "it was put back again and again": (
-        TAG,
-        {"id": "rs1", "acted": False, "changes": [{**LOST, "gave_up": True}]},
-        [],
-    ),
-    "the minion could not put it back itself": (
-        TAG,
-        {"id": "rs1", "acted": False, "changes": [{**LOST, "problem": "no pyroute2"}]},
-        REPAIR,
-    ),
-    "a VIP is back": (TAG, {"id": "rs1", "changes": [BACK]}, []),
-    "nothing has changed": (TAG, {"id": "rs1", "changes": []}, []),
-    "it is told in another one's name": (TAG, {"id": "rs2", "changes": [LOST]}, []),
-    "a star stands for itself": (
-        "salt/beacon/*/dummy/change",
-        {"id": "*", "changes": [LOST]},
-        [{"tgt": ["*"], "tgt_type": "list"}],
-    ),
-    "so do a comma and a line's end": (
-        "salt/beacon/rs1,rs2\n/dummy/change",
-        {"id": "rs1,rs2\n", "changes": [LOST]},
-        [{"tgt": ["rs1,rs2\n"], "tgt_type": "list"}],
-    ),
-    "an id that is no text": ("salt/beacon/['rs1']/dummy/change", {"id": ["rs1"]}, []),
-    "another beacon's event": (
-        "salt/beacon/rs1/real_server/change",
-        {"id": "rs1", "changes": [LOST]},
-        [],
-    ),
-    "changes that are no list": (TAG, {"id": "rs1", "changes": {"now": "lost"}}, []),
-    "changes that are no mappings": (TAG, {"id": "rs1", "changes": ["lost", None, 7]}, []),
-    "no changes": (TAG, {"id": "rs1"}, []),
-    "no mapping at all": (TAG, "rs1", []),
-}
-
-
-@pytest.mark.parametrize(("tag", "data", "expected"), EVENTS.values(), ids=EVENTS.keys())
-def test_the_reactor_asks_only_who_told_it(
-    reactor: salt.utils.reactor.Reactor, tag: str, data: Any, expected: list[Any]
-) -> None:
-    sls = str(CHECKOUT / "_reactors" / "dummy_lost.sls")
-    chunks = reactor.reactions(tag, data, [sls])
-    # What Salt itself adds to a reaction is not what is asked for.
-    asked = [
-        {key: value for key, value in chunk.items() if key not in REACTOR_INTERNAL_KEYWORDS}
-        for chunk in chunks
-    ]
-    assert [(chunk["state"], chunk["fun"]) for chunk in chunks] == [FUNCTION] * len(expected)
-    assert asked == expected
-
-
-def test_the_reactor_file_is_python_and_nothing_else() -> None:
-    first = Path(CHECKOUT / "_reactors" / "dummy_lost.sls").read_text(encoding="utf-8")
-    assert first.startswith("#!py\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ SLS = {
             "lvs-realserver-modules",
             "lvs-realserver-modules-at-boot",
             "lvs-vip-interface",
+            "lvs-vip-watch",
         ],
     ),
     "a stranger is told so": ("elsewhere", ["lvs-no-part"]),
@@ -88,19 +90,48 @@ def test_the_formula_chooses_by_role(minion: MinionMaker, minion_id: str, ids: l
     assert low_ids(minion(minion_id)) == ids
 
 
-@pytest.mark.parametrize("minion_id", ["elsewhere", "kvm1"])
-def test_who_is_no_real_server_any_more_gives_its_vips_up(
-    minion: MinionMaker, minion_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def held_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An apply has put VIPs on two interfaces."""
     record = tmp_path / "dummy.json"
-    record.write_text('{"dummy0": ["10.10.10.10/32"]}')
+    held = {"dummy0": {"vips": ["10.10.10.10/32"]}, "dummy7": {"vips": ["192.0.2.1/32"]}}
+    record.write_text(json.dumps(held))
     monkeypatch.setattr(realserver, "RECORD", str(record))
-    chunks = minion(minion_id).call("state.show_low_sls", "lvs")
-    assert [
-        f"{chunk['state']}.{chunk['fun']}"
-        for chunk in chunks
-        if chunk["__id__"] == "lvs-vip-interface"
-    ] == ["dummy.absent"]
+
+
+def vip_states(minion: Any) -> list[tuple[str, str]]:
+    """What the formula does with interfaces that hold VIPs."""
+    chunks = minion.call("state.show_low_sls", "lvs")
+    return [(chunk["name"], chunk["fun"]) for chunk in chunks if chunk["state"] == "dummy"]
+
+
+@pytest.mark.parametrize("minion_id", ["elsewhere", "kvm1"])
+@pytest.mark.usefixtures("held_before")
+def test_who_is_no_real_server_any_more_gives_its_vips_up(
+    minion: MinionMaker, minion_id: str
+) -> None:
+    assert vip_states(minion(minion_id)) == [("dummy0", "absent")]
+
+
+@pytest.mark.usefixtures("held_before")
+def test_vips_that_move_are_on_the_new_interface_before_the_old_one_goes(
+    minion: MinionMaker,
+) -> None:
+    pillar = example("production")
+    pillar["lvs"]["real_servers"]["rs1"]["vip_interface"] = "lo"
+    rs1 = minion("rs1", pillar)
+    assert vip_states(rs1) == [("lo", "present"), ("dummy0", "absent")]
+    # The loopback needs no module of the kernel.
+    assert "lvs-realserver-modules" not in low_ids(rs1)
+
+
+def test_who_is_disabled_stays_watched_until_its_vips_are_gone(minion: MinionMaker) -> None:
+    pillar = example("production")
+    pillar["lvs"]["real_servers"]["rs1"]["enabled"] = False
+    rs1 = minion("rs1", pillar)
+    assert vip_states(rs1) == [("dummy0", "present")]
+    view = rs1.call("lvs.view")
+    assert (view["vips"], view["serves"], list(view["beacons"])) == ([], True, ["dummy"])
 
 
 def test_the_sls_of_a_real_server_can_be_applied_alone(minion: MinionMaker) -> None:

@@ -82,15 +82,14 @@ HARMS = {
 
 
 @pytest.mark.parametrize(("harm", "lost"), HARMS.values(), ids=HARMS.keys())
-def test_what_is_lost_is_back_at_once_and_told_in_one_event(
+def test_a_loss_is_told_before_it_is_put_right_and_the_return_after(
     harm: str, lost: list[str], watching: Callable[..., watch.Watcher], sent: Sent
 ) -> None:
     watching()
     sent.clear()
     ip(harm)
-    until(lambda: changes(sent), "the event", seconds=5)
-    (event,) = sent
-    assert event["acted"] is True
+    until(lambda: len(sent) == 2, "the events", seconds=5)
+    assert [(event["acted"], event["healing"]) for event in sent] == [(False, True), (True, False)]
     assert in_short(sent) == [
         *((address, "lost", False) for address in lost),
         *((address, "restored", True) for address in lost),
@@ -113,19 +112,67 @@ def test_who_leaves_it_to_the_reactor_only_tells(
     assert {change["now"] for change in sent[-1]["changes"]} == {"restored"}
 
 
-def test_settings_that_are_changed_back_are_seen_within_two_seconds(
+ALL_IGNORE, CARD_IGNORE = (
+    f"/proc/sys/net/ipv4/conf/{interface}/arp_ignore" for interface in ("all", "eth0")
+)
+FLIPS = {
+    "for all": (ALL_IGNORE, "0", [("all", 1, 0, False), ("all", 0, 1, True)]),
+    "on the card alone, to a value that is larger and no stronger": (
+        CARD_IGNORE,
+        "3",
+        [("eth0", 0, 3, False), ("eth0", 3, 1, True)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), FLIPS.values(), ids=FLIPS.keys())
+def test_settings_that_are_changed_back_are_right_again_within_two_seconds(
+    path: str,
+    value: str,
+    expected: list[tuple[Any, ...]],
+    watching: Callable[..., watch.Watcher],
+    sent: Sent,
+) -> None:
+    watching()
+    sent.clear()
+    Path(path).write_text(value)
+    until(lambda: len(sent) == 2, "the events", seconds=3)
+    assert [
+        (change["sysctl"], change["was"], change["now"], change["quiet"])
+        for change in changes(sent)
+    ] == [(f"net.ipv4.conf.{name}.arp_ignore", *more) for name, *more in expected]
+    assert [(event["acted"], event["healing"]) for event in sent] == [(False, True), (True, False)]
+    assert Path(path).read_text() == "1\n"
+
+
+def test_who_leaves_it_to_the_reactor_leaves_settings_too(
+    watching: Callable[..., watch.Watcher], sent: Sent
+) -> None:
+    watching(replace(DUTY, heals=False))
+    sent.clear()
+    Path(ALL_IGNORE).write_text("0")
+    until(lambda: changes(sent), "the event", seconds=3)
+    time.sleep(1.5)
+    assert [(event["acted"], event["healing"]) for event in sent] == [(False, False)]
+    assert Path(ALL_IGNORE).read_text() == "0\n"
+
+
+def test_a_repair_that_fails_is_told_with_the_reason(
     watching: Callable[..., watch.Watcher], sent: Sent
 ) -> None:
     watching()
     sent.clear()
-    Path("/proc/sys/net/ipv4/conf/all/arp_ignore").write_text("0")
-    until(lambda: changes(sent), "the event", seconds=3)
-    (change,) = changes(sent)
-    assert (change["sysctl"], change["now"], change["quiet"]) == (
-        "net.ipv4.conf.all.arp_ignore",
-        0,
-        False,
-    )
+    ip("link delete dummy0")
+    until(lambda: len(sent) == 2, "the first repair", seconds=5)
+    Path("/proc/sys/net/ipv6/conf/dummy0/disable_ipv6").write_text("1")
+    until(lambda: len(sent) == 4, "the events of the failure", seconds=5)
+    assert [(event["acted"], event["healing"]) for event in sent[2:]] == [
+        (False, True),
+        (False, False),
+    ]
+    (failed,) = sent[3]["changes"]
+    assert (failed["address"], failed["was"], failed["now"]) == ("fd00::10", "lost", "lost")
+    assert failed["problem"].startswith("cannot add fd00::10/128 to dummy0: Permission denied")
 
 
 def test_what_is_taken_away_again_and_again_is_left_alone_and_a_person_told(
@@ -135,14 +182,14 @@ def test_what_is_taken_away_again_and_again_is_left_alone_and_a_person_told(
     sent.clear()
     for times in range(1, watch.REPAIRS_IN_A_MINUTE + 1):
         ip("link delete dummy0")
-        until(lambda: len(sent) == times, f"repair {times}", seconds=5)  # noqa: B023
+        until(lambda: len(sent) == 2 * times, f"repair {times}", seconds=5)  # noqa: B023
         assert sent[-1]["acted"] is True
     ip("link delete dummy0")
-    until(lambda: len(sent) == watch.REPAIRS_IN_A_MINUTE + 1, "the last event", seconds=5)
-    assert sent[-1]["acted"] is False
+    until(lambda: len(sent) == 2 * watch.REPAIRS_IN_A_MINUTE + 1, "the last event", seconds=5)
+    assert (sent[-1]["acted"], sent[-1]["healing"]) == (False, False)
     for change in sent[-1]["changes"]:
         assert change["now"] == "lost"
-        assert change["problem"].startswith("put back 3 times in a minute")
+        assert change["problem"].startswith("put right 3 times in a minute")
     time.sleep(1.5)
     assert lacking() == VIPS
 
@@ -169,7 +216,7 @@ def test_what_cannot_be_sent_comes_with_the_next_tick(
     until(lambda: watcher._unsent, "the first state")
     watcher.poll(3600)
     ip("link delete dummy0")
-    until(lambda: watcher._unsent, "the event", seconds=5)
+    until(lambda: len(watcher._unsent) == 2, "the events", seconds=5)
     assert len(changes(watcher.poll(3600))) == 4
     assert watcher.poll(3600) == []
 
@@ -201,7 +248,7 @@ def test_starting_and_ending_it_leaves_nothing_behind() -> None:
         return len(os.listdir("/proc/self/fd"))
 
     def once() -> None:
-        watch.watch("again", "rs1", 30, lambda _: None)
+        watch.watch("again", "rs1", 30, lambda: lambda _: None)
         watch.unwatch("again")
 
     once()
@@ -213,12 +260,12 @@ def test_starting_and_ending_it_leaves_nothing_behind() -> None:
 
 def test_a_tick_finds_the_one_that_runs_and_the_next_one_after_its_end() -> None:
     try:
-        watch.watch("ticks", "rs1", 30, lambda _: None)
+        watch.watch("ticks", "rs1", 30, lambda: lambda _: None)
         first = watch.watchers["ticks"]
-        watch.watch("ticks", "rs1", 30, lambda _: None)
+        watch.watch("ticks", "rs1", 30, lambda: lambda _: None)
         assert watch.watchers["ticks"] is first
         first.stop()
-        watch.watch("ticks", "rs1", 30, lambda _: None)
+        watch.watch("ticks", "rs1", 30, lambda: lambda _: None)
         assert watch.watchers["ticks"].alive()
         watch.release()
         assert watch.watchers == {}

@@ -45,7 +45,7 @@ def change(was: str | None, now: str, since: float, count: int) -> dict[str, Any
 
 
 def setting(name: str, was: int | None, now: int, quiet: bool) -> dict[str, Any]:
-    return {"sysctl": name, "was": was, "now": now, "quiet": quiet}
+    return {"sysctl": name, "was": was, "now": now, "quiet": quiet, "repaired": False}
 
 
 HELD, LOST = sight(True), sight(False)
@@ -112,6 +112,10 @@ def test_the_whole_is_told_at_the_first_look_and_every_so_often() -> None:
         known = step.known
         told.append(step.whole)
     assert told == [True, False, False, True, False, True, True, False, True]
+
+
+def test_what_was_given_up_is_told_as_such() -> None:
+    assert losses.released("dummy0", "10.10.10.10", 1000.0) == change("held", "released", 1000.0, 0)
 
 
 def test_the_whole_truth() -> None:

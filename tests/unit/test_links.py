@@ -30,6 +30,16 @@ def vips(*texts: str) -> tuple[Interface, ...]:
     return tuple(map(vip, texts))
 
 
+LO = ("127.0.0.1/8", "::1/128")
+
+
+def loopback(*held: str, up: bool = True) -> Link:
+    """The loopback, with the addresses that the kernel gives it and these."""
+    own = tuple(HeldAddress(vip(text)) for text in LO)
+    more = dummy(*held).addresses
+    return Link("lo", "", up, True, (*own, *more), loopback=True)
+
+
 def dummy(*held: str, up: bool = True, arp: bool = False, kind: str = "dummy") -> Link:
     """A link whose addresses are ours, but for those that begin with ``~``."""
     addresses = tuple(
@@ -99,6 +109,16 @@ CASES = {
         ["10.10.10.10/32"],
         ["bring up, without ARP, dummy interface dummy0"],
     ),
+    "the loopback keeps what it has, and ARP as it is": (
+        loopback("10.10.10.9/32", "~192.0.2.1/32"),
+        ["10.10.10.10/32"],
+        ["add 10.10.10.10/32 to dummy0", "remove 10.10.10.9/32 from dummy0"],
+    ),
+    "a tunnel's end is brought up and nothing else": (
+        dummy("10.10.10.10/32", up=False, kind="ipip"),
+        ["10.10.10.10/32"],
+        ["bring up dummy0"],
+    ),
     "the last VIP goes, the interface stays": (
         dummy("10.10.10.10/32"),
         [],
@@ -112,14 +132,28 @@ def test_plan(current: Link | None, wanted: list[str], expected: list[str]) -> N
     assert [str(op) for op in links.plan("dummy0", current, vips(*wanted))] == expected
 
 
+def test_what_stays_for_now_stays_but_not_with_another_prefix() -> None:
+    held = dummy("10.10.10.9/32", "10.10.10.10/24", "10.10.10.11/32")
+    planned = links.plan(
+        "dummy0", held, vips("10.10.10.10/32"), staying=[item.address for item in held.addresses]
+    )
+    assert [str(op) for op in planned] == [
+        "add 10.10.10.10/32 to dummy0",
+        "remove 10.10.10.10/24 from dummy0",
+    ]
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [("bridge", "a bridge interface"), ("", "a physical interface")],
     ids=["a bridge", "a network card"],
 )
-def test_an_interface_of_another_kind_is_never_touched(kind: str, words: str) -> None:
-    other = dummy(kind=kind)
-    expected = f"dummy0 is there already and is {words}, not a dummy one"
+def test_an_interface_on_which_vips_would_be_heard_is_never_touched(kind: str, words: str) -> None:
+    other = dummy(kind=kind, arp=True)
+    expected = (
+        f"dummy0 is there already and is {words}, on which this machine would answer ARP for its "
+        "VIPs whatever arp_ignore says: take a dummy interface, lo, or a tunnel's end such as tunl0"
+    )
     with pytest.raises(NotOurs) as planned:
         links.plan("dummy0", other, vips("10.10.10.10/32"))
     with pytest.raises(NotOurs) as planned_absent:
@@ -149,6 +183,12 @@ ABSENT = {
         False,
         ["remove 10.10.10.10/32 from dummy0", "delete dummy interface dummy0"],
     ),
+    "of the loopback only ours goes, also with force": (
+        loopback("10.10.10.10/32", "~192.0.2.1/32"),
+        [],
+        True,
+        ["remove 10.10.10.10/32 from lo"],
+    ),
     "with force everything goes": (
         dummy("~192.0.2.7/24"),
         [],
@@ -165,6 +205,12 @@ def test_plan_absent(
     current: Link | None, ours: list[str], force: bool, expected: list[str]
 ) -> None:
     assert [str(op) for op in links.plan_absent(current, vips(*ours), force)] == expected
+
+
+@pytest.mark.parametrize(("name", "module"), links.MODULES.items())
+def test_no_dummy_interface_gets_the_name_of_a_tunnels_end(name: str, module: str) -> None:
+    with pytest.raises(NotOurs, match=f"^there is no {name}: `modprobe {module}` makes it$"):
+        links.plan(name, None, vips("10.10.10.10/32"))
 
 
 def test_an_interface_with_somebody_elses_address_is_not_taken_away() -> None:
@@ -353,7 +399,8 @@ NO_VIPS = {
         ["10.10.10.11", "10.10.10.10/24"],
         "addresses:1 is '10.10.10.10/24'; it should be 10.10.10.10/32: any other prefix makes a "
         "route to its whole network through the dummy interface, and once the real interface has "
-        "been down for a moment, all that this machine sends to its neighbours is lost there",
+        "been down for a moment, all that this machine sends to its neighbours is lost there "
+        "(force_prefix takes it all the same)",
     ),
     "a word": (
         ["web"],

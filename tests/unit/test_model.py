@@ -85,11 +85,18 @@ def test_five_lines_are_a_cluster() -> None:
     }
 
 
-def test_a_disabled_real_server_gets_weight_0_and_keeps_its_vip(pillar: Pillar) -> None:
+def test_a_real_server_may_hold_its_vips_elsewhere_than_the_others(pillar: Pillar) -> None:
+    pillar["lvs"]["real_servers"]["rs2"]["vip_interface"] = "lo"
+    cluster = model.from_pillar(pillar)
+    assert [cluster.vip_interface_of(name) for name in ("rs1", "rs2")] == ["dummy0", "lo"]
+
+
+def test_a_disabled_real_server_gets_weight_0_and_is_to_hold_no_vip(pillar: Pillar) -> None:
     pillar["lvs"]["real_servers"]["rs2"]["enabled"] = False
     cluster = model.from_pillar(pillar)
     assert [server.weight for server in cluster.table()[WEB].real_servers] == [50, 0]
-    assert cluster.vips_of("rs2") == (ipaddress.ip_interface("10.10.10.10/32"),)
+    vips = (ipaddress.ip_interface("10.10.10.10/32"),)
+    assert (cluster.vips_of("rs2"), cluster.vips_served_by("rs2")) == ((), vips)
 
 
 def test_the_director_with_the_highest_priority_is_master_whatever_the_order() -> None:
@@ -561,8 +568,8 @@ WRONG = {
     ),
     "a password in a misspelt place": (
         at("lvs:directors:lb1:password", "MY_PASS"),
-        "lvs:directors:lb1:password is **********; it should be left out, or one of: interface, "
-        "priority, router_id, state",
+        "lvs:directors:lb1:password is **********; it should be left out, or one of: address, "
+        "interface, priority, router_id, state",
     ),
     "no cluster at all": (
         at("lvs", None),

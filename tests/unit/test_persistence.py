@@ -305,7 +305,13 @@ def test_a_folder_that_is_a_file_is_said_in_words(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Address=10.10.10.10/24", "see 10.10.10.10", "1.2.3/32", "x10.10.10.10/32", "10.10.10.10/320"],
+    [
+        "Address=10.10.10.10/240",
+        "see 10.10.10.10",
+        "1.2.3/32",
+        "x10.10.10.10/32",
+        "10.10.10.10/320",
+    ],
 )
 def test_what_is_no_vip_is_not_taken_for_one(text: str) -> None:
     assert list(persistence._vips_in(text)) == []

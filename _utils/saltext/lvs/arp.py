@@ -134,15 +134,26 @@ def _fault(values: Values, interface: str, name: str) -> Fault | None:
     return Fault(interface, name, effective, blamed)
 
 
-def silence() -> None:
-    """Set what a real server needs, now and until the next boot.
+def silence(interfaces: Iterable[str] = ()) -> None:
+    """Set what a real server needs, now and until the next boot: for all, and for those of these
+    interfaces whose own value is larger, and counts.
 
     Raises :class:`~saltext.lvs.errors.KernelError` if the kernel refuses.
     """
-    for line in sysctls.REAL_SERVER:
-        path = "/proc/sys/" + line.name.replace(".", "/")
-        try:
-            with open(path, "w", encoding="ascii") as file:
-                file.write(f"{line.value}\n")
-        except OSError as error:
-            raise KernelError(f"set {line.name} = {line.value}", error.errno or 0) from error
+    for name, quiet in QUIET.items():
+        if _number(Setting(ALL, name).path) not in quiet:
+            _set(Setting(ALL, name), quiet[0])
+        for interface in interfaces:
+            own = _number(Setting(interface, name).path) or 0
+            if own > quiet[0] and own not in quiet:
+                _set(Setting(interface, name), quiet[0])
+
+
+def _set(setting: Setting, value: int) -> None:
+    try:
+        with open(setting.path, "w", encoding="ascii") as file:
+            file.write(f"{value}\n")
+    except FileNotFoundError:
+        return  # the interface has just gone
+    except OSError as error:
+        raise KernelError(f"set {setting} = {value}", error.errno or 0) from error

@@ -85,6 +85,10 @@ class WrongState(LvsError):
     """What a change needs to be there is not there, or is there already."""
 
 
+class InUse(LvsError):
+    """Something that would be taken away is still used."""
+
+
 class KeptElsewhere(LvsError):
     """Something that keepalived keeps by the pillar, and that only the pillar may change.
 

@@ -10,6 +10,7 @@ import contextlib
 import enum
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +25,15 @@ from saltext.lvs.rtnetlink import MARK, Link
 T = TypeVar("T")
 
 KIND = "dummy"
+# What their modules make by themselves under these names: nobody means a dummy interface by them.
+MODULES = {"tunl0": "ipip", "ip6tnl0": "ip6_tunnel", "gre0": "ip_gre", "sit0": "sit"}
 # linux/if_addr.h: no route to the prefix, and no wait for duplicate address detection (IPv6), which
 # would find the director's.
 IFA_F_NODAD = 0x02
 IFA_F_NOPREFIXROUTE = 0x200
 ATTEMPTS = 3
+
+PREFIX = re.compile("[1-9][0-9]{0,2}")
 
 NO_PYROUTE2 = (
     "pyroute2 is missing from Salt's Python: install it with `salt-pip install pyroute2` (onedir) "
@@ -45,18 +50,19 @@ class NotOurs(LvsError):
 
 
 class Action(enum.Enum):
-    """The five things that can be done; the values are words for comments."""
+    """What can be done; the values are words for comments."""
 
-    CREATE = "create"
-    SET = "bring up, without ARP,"
+    CREATE = "create dummy interface"
+    SET = "bring up, without ARP, dummy interface"
+    RAISE = "bring up"
     ADD = "add"
     REMOVE = "remove"
-    DELETE = "delete"
+    DELETE = "delete dummy interface"
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation on a dummy interface.
+    """One operation on the interface that holds the VIPs.
 
     address
         The address that comes or goes; ``None`` where the interface itself is meant.
@@ -72,7 +78,7 @@ class Op:
 
     def __str__(self) -> str:
         if self.address is None:
-            return f"{self.action.value} dummy interface {self.interface}"
+            return f"{self.action.value} {self.interface}"
         to_or_from = "to" if self.action is Action.ADD else "from"
         return f"{self.action.value} {self.address} {to_or_from} {self.interface}"
 
@@ -82,12 +88,13 @@ def plan(
     current: Link | None,
     wanted: Sequence[Interface],
     ours: Collection[Interface] = (),
+    staying: Collection[Interface] = (),
 ) -> tuple[Op, ...]:
     """Return the operations that make an interface hold the wanted VIPs.
 
-    It is brought up, without ARP. Of other addresses those that bear our mark go, and a wanted VIP
-    with another prefix; what somebody else put there stays. New addresses come before old ones go.
-    Applying the result and planning again gives nothing.
+    It is made if it is not there, and brought up, without ARP. Of other addresses those that bear
+    our mark go, and a wanted VIP with another prefix; what somebody else put there stays. New
+    addresses come before old ones go. Applying the result and planning again gives nothing.
 
     name, current
         The interface and what it is now; ``None`` if there is none.
@@ -99,13 +106,22 @@ def plan(
         Addresses that count as ours although they do not bear our mark: those that our files have
         had put there at a boot.
 
-    Raises :class:`NotOurs` if the interface is there but is no dummy interface.
+    staying
+        Addresses that are left for now although they are ours and nobody wants them any more.
+
+    Raises :class:`NotOurs` if the interface is there and VIPs on it would be heard, or is not there
+    and has a name of the kernel's own.
     """
     if current is None:
+        _expect_free(name)
         return Op(Action.CREATE, name), *(Op(Action.ADD, name, vip) for vip in wanted)
-    _expect_dummy(current)
-    unwanted = _unwanted(current, wanted, ours)
+    _expect_quiet(current)
     named = {vip.ip for vip in wanted}
+    unwanted = [
+        address
+        for address in unneeded(current, wanted, ours)
+        if address.ip in named or address not in staying
+    ]
     # The kernel takes an IPv6 address only once to an interface, whatever its prefix.
     first = {address for address in unwanted if address.version == 6 and address.ip in named}
     return (
@@ -117,20 +133,24 @@ def plan(
 
 
 def plan_absent(current: Link | None, ours: Collection[Interface], force: bool) -> tuple[Op, ...]:
-    """Return the operations that take a dummy interface away.
+    """Return the operations that take a dummy interface away, or our addresses from another one.
 
     ours
         Addresses that may go although they do not bear our mark: the VIPs that the pillar names,
         and those of our files.
 
     force
-        Let all addresses go, whoever put them there.
+        Let all addresses of a dummy interface go, whoever put them there.
 
-    Raises :class:`NotOurs` if it is no dummy interface, or holds somebody else's addresses.
+    Raises :class:`NotOurs` if it is a dummy interface that holds somebody else's addresses, or is
+    one that never holds ours.
     """
     if current is None:
         return ()
-    _expect_dummy(current)
+    _expect_quiet(current)
+    if is_existing(current):
+        mine = unneeded(current, (), ours)
+        return tuple(Op(Action.REMOVE, current.name, address) for address in mine)
     others = [address for address in foreign(current, ours) if not force]
     if others:
         raise NotOurs(
@@ -153,7 +173,7 @@ def foreign(link: Link, wanted: Collection[Interface]) -> tuple[Interface, ...]:
     return tuple(
         held.address
         for held in link.addresses
-        if not (held.ours or held.by_kernel or held.address.ip in named)
+        if not (held.ours or held.by_kernel or held.address.is_loopback or held.address.ip in named)
     )
 
 
@@ -189,22 +209,46 @@ def changes(ops: Iterable[Op]) -> dict[str, dict[str, str | None]]:
     return found
 
 
-def _expect_dummy(link: Link) -> None:
-    if link.kind != KIND:
-        kind = f"a {link.kind}" if link.kind else "a physical"
-        raise NotOurs(f"{link.name} is there already and is {kind} interface, not a dummy one")
+def module_of(interface: str) -> str | None:
+    """The kernel module that an interface of this name needs; None for the loopback."""
+    return None if interface == "lo" else MODULES.get(interface, KIND)
+
+
+def is_existing(link: Link | None) -> bool:
+    """Whether an interface is there without us, so that only the VIPs on it are ours."""
+    return link is not None and link.kind != KIND
+
+
+def _expect_free(name: str) -> None:
+    if name in MODULES:
+        raise NotOurs(f"there is no {name}: `modprobe {MODULES[name]}` makes it")
+
+
+def _expect_quiet(link: Link) -> None:
+    """A dummy interface, the loopback, or one that knows no ARP, such as a tunnel's end."""
+    if link.kind == KIND or link.loopback or (link.kind and not link.arp):
+        return
+    kind = f"a {link.kind}" if link.kind else "a physical"
+    raise NotOurs(
+        f"{link.name} is there already and is {kind} interface, on which this machine would answer "
+        "ARP for its VIPs whatever arp_ignore says: take a dummy interface, lo, or a tunnel's end "
+        "such as tunl0"
+    )
 
 
 def _setting(current: Link) -> list[Op]:
-    if current.up and not current.arp:
-        return []
-    return [Op(Action.SET, current.name, was=state(current))]
+    """A dummy interface is ours to set; of another one we need no more than that it is up."""
+    if current.kind == KIND and (current.arp or not current.up):
+        return [Op(Action.SET, current.name, was=state(current))]
+    if not current.up:
+        return [Op(Action.RAISE, current.name, was=state(current))]
+    return []
 
 
-def _unwanted(
+def unneeded(
     current: Link, wanted: Iterable[Interface], ours: Collection[Interface]
 ) -> list[Interface]:
-    """What must go: ours that nobody wants any more, and a VIP with another prefix."""
+    """What should go: ours that nobody wants any more, and a VIP with another prefix."""
     exact = set(wanted)
     named = {vip.ip for vip in exact}
     return [
@@ -231,16 +275,22 @@ class Duty:
         The cluster's name.
 
     interface
-        The dummy interface that holds the VIPs.
+        The interface that holds the VIPs.
 
     vips
-        The VIPs; none on a machine that is no real server.
+        The VIPs; none on a machine that is no real server, or is not enabled.
 
     address
         The real server's own address, where clients and directors are; ``None`` if not known.
 
     heals
         Whether this machine puts a lost VIP back by itself, without the master.
+
+    enabled
+        False for a real server that is to give up its VIPs.
+
+    leaving
+        VIPs that it has given up and may hold for a while yet.
     """
 
     cluster: str
@@ -248,11 +298,13 @@ class Duty:
     vips: tuple[Interface, ...]
     address: Address | None = None
     heals: bool = False
+    enabled: bool = True
+    leaving: tuple[Interface, ...] = ()
 
     @property
     def has_ipv4(self) -> bool:
         """Whether a VIP is of IPv4: only then ARP plays a part."""
-        return any(vip.version == 4 for vip in self.vips)
+        return any(vip.version == 4 for vip in (*self.vips, *self.leaving))
 
 
 def duty_of(cluster: Cluster, minion_id: str) -> Duty:
@@ -260,10 +312,11 @@ def duty_of(cluster: Cluster, minion_id: str) -> Duty:
     real_server = cluster.real_servers.get(minion_id)
     return Duty(
         cluster=cluster.name,
-        interface=cluster.vip_interface,
+        interface=cluster.vip_interface_of(minion_id),
         vips=cluster.vips_of(minion_id),
         address=real_server.address if real_server else None,
         heals=cluster.reaction is not Reaction.REACTOR,
+        enabled=real_server is None or real_server.enabled,
     )
 
 
@@ -274,8 +327,13 @@ def as_interface(value: Any, path: str = "interface") -> str:
     raise InvalidConfig(path, value, "the name of a network interface (15 characters at most)")
 
 
-def as_vips(values: Any, path: str = "addresses") -> tuple[Interface, ...]:
+def as_vips(
+    values: Any, path: str = "addresses", force_prefix: bool = False
+) -> tuple[Interface, ...]:
     """VIPs from their texts, with or without the full prefix; one text counts as a list of one.
+
+    force_prefix
+        Take another prefix as it is.
 
     Raises :class:`~saltext.lvs.errors.InvalidConfig` for what is no address, or has another prefix.
     """
@@ -283,11 +341,11 @@ def as_vips(values: Any, path: str = "addresses") -> tuple[Interface, ...]:
         values = [values]
     if not isinstance(values, (list, tuple)):
         raise InvalidConfig(path, values, "a list of addresses")
-    vips = (_as_vip(value, f"{path}:{index}") for index, value in enumerate(values))
+    vips = (_as_vip(value, f"{path}:{index}", force_prefix) for index, value in enumerate(values))
     return tuple(dict.fromkeys(vips))
 
 
-def _as_vip(value: Any, path: str) -> Interface:
+def _as_vip(value: Any, path: str, force_prefix: bool) -> Interface:
     text, _, prefix = value.partition("/") if isinstance(value, str) else (value, "", "")
     address = as_address(text, path)
     if (
@@ -297,15 +355,18 @@ def _as_vip(value: Any, path: str) -> Interface:
         or address.is_link_local
     ):
         raise InvalidConfig(path, value, "an address that clients can reach")
-    if prefix not in ("", str(address.max_prefixlen)):
-        raise InvalidConfig(
-            path,
-            value,
-            f"{address}/{address.max_prefixlen}: any other prefix makes a route to its whole "
-            "network through the dummy interface, and once the real interface has been down for a "
-            "moment, all that this machine sends to its neighbours is lost there",
-        )
-    return ipaddress.ip_interface(address)
+    if prefix in ("", str(address.max_prefixlen)):
+        return ipaddress.ip_interface(address)
+    if force_prefix and PREFIX.fullmatch(prefix) and int(prefix) <= address.max_prefixlen:
+        return ipaddress.ip_interface(f"{address}/{prefix}")
+    raise InvalidConfig(
+        path,
+        value,
+        f"{address}/{address.max_prefixlen}: any other prefix makes a route to its whole "
+        "network through the dummy interface, and once the real interface has been down for a "
+        "moment, all that this machine sends to its neighbours is lost there (force_prefix takes "
+        "it all the same)",
+    )
 
 
 # -------------------------------------------------------------------------------------------------
@@ -364,6 +425,7 @@ def carry_out(ops: Sequence[Op]) -> list[Op]:
 CONFLICTS = {
     Action.CREATE: {errno.EEXIST},
     Action.SET: {errno.ENODEV},
+    Action.RAISE: {errno.ENODEV},
     Action.ADD: {errno.EEXIST, errno.ENODEV},
     Action.REMOVE: {errno.EADDRNOTAVAIL, errno.ENODEV},
     Action.DELETE: {errno.ENODEV},
@@ -388,6 +450,8 @@ def _do(route: Any, op: Op) -> None:
     index = _index(op.interface)
     if op.action is Action.SET:
         route.link("set", index=index, state="up", arp=False)
+    elif op.action is Action.RAISE:
+        route.link("set", index=index, state="up")
     elif op.action is Action.DELETE:
         route.link("del", index=index)
     elif op.action is Action.ADD:

@@ -13,6 +13,7 @@ from typing import Any
 HELD = "held"
 LOST = "lost"
 RESTORED = "restored"
+RELEASED = "released"
 
 # What one look tells of a VIP, by whether it was held before (None: this is its first look) and is
 # held now.
@@ -131,6 +132,11 @@ def _after(before: Vip | None, held: bool, at: float) -> Vip:
     return replace(before, held=held)
 
 
+def released(interface: str, address: str, at: float) -> dict[str, Any]:
+    """A VIP that was given up on purpose, as an event lists it."""
+    return _vip_change((interface, address), Vip(False, at), HELD, RELEASED)
+
+
 def _vip_change(key: tuple[str, str], vip: Vip, was: str | None, now: str) -> dict[str, Any]:
     interface, address = key
     return {
@@ -146,10 +152,31 @@ def _vip_change(key: tuple[str, str], vip: Vip, was: str | None, now: str) -> di
 
 def _setting_changes(before: Mapping[str, int], sight: Sight) -> list[dict[str, Any]]:
     return [
-        {"sysctl": name, "was": before.get(name), "now": value, "quiet": name not in sight.faulty}
+        _setting_change(name, before.get(name), value, sight)
         for name, value in sight.settings.items()
         if value != before.get(name) and (name in before or name in sight.faulty)
     ]
+
+
+def _setting_change(name: str, was: int | None, now: int, sight: Sight) -> dict[str, Any]:
+    return {
+        "sysctl": name,
+        "was": was,
+        "now": now,
+        "quiet": name not in sight.faulty,
+        "repaired": False,
+    }
+
+
+def wrong(known: Known, sight: Sight) -> list[Mapping[str, Any]]:
+    """All that is wrong, as an event lists it, whether that is new or not."""
+    lost = [_vip_change(key, vip, LOST, LOST) for key, vip in known.vips.items() if not vip.held]
+    noisy = [
+        _setting_change(name, value, value, sight)
+        for name, value in sight.settings.items()
+        if name in sight.faulty
+    ]
+    return [*lost, *noisy]
 
 
 def whole_state(known: Known, sight: Sight) -> dict[str, Any]:

@@ -327,6 +327,10 @@ class Director:
 
     interface
         Its own network interface for VRRP where that differs from the instance's.
+
+    address
+        Its own address, where known: real servers then ask their routes by which interface it
+        reaches them.
     """
 
     minion_id: str
@@ -334,6 +338,7 @@ class Director:
     state: VrrpState
     priority: int
     interface: str | None = None
+    address: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,16 +346,20 @@ class RealServerConfig:
     """A machine that serves clients.
 
     enabled
-        False takes it out of service: weight 0 everywhere.
+        False takes it out of service: weight 0 everywhere, and it gives up its VIPs.
 
     minion
         False for a machine that Salt does not run.
+
+    vip_interface
+        Where it holds its VIPs, if not where the others do.
     """
 
     name: str
     address: Address
     enabled: bool = True
     minion: bool = True
+    vip_interface: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -569,11 +578,17 @@ class Cluster:
             )
 
     def vips_of(self, real_server: str) -> tuple[Interface, ...]:
-        """The VIPs that a real server must hold itself: packets reach it with them as destination.
+        """The VIPs that a real server must hold itself: none where it is not enabled.
 
-        That is so for direct routing and for tunnels; with masquerading it sees its own address. A
-        real server with weight 0 or ``enabled: False`` keeps its VIPs, because its open connections
-        need them.
+        With weight 0 it keeps them, because its open connections need them.
+        """
+        known = self.real_servers.get(real_server)
+        return self.vips_served_by(real_server) if known is not None and known.enabled else ()
+
+    def vips_served_by(self, real_server: str) -> tuple[Interface, ...]:
+        """The VIPs with which packets reach a real server as long as it is in service.
+
+        That is so for direct routing and for tunnels; with masquerading it sees its own address.
         """
         vips = {
             virtual_server.address
@@ -582,6 +597,11 @@ class Cluster:
             and any(share.name == real_server for share in virtual_server.real_servers)
         }
         return tuple(ipaddress.ip_interface(vip) for vip in sorted(vips, key=_address_order))
+
+    def vip_interface_of(self, real_server: str) -> str:
+        """The interface on which a real server holds its VIPs."""
+        own = self.real_servers.get(real_server)
+        return (own.vip_interface if own else None) or self.vip_interface
 
     def table(self) -> dict[VirtualServerKey, VirtualServer]:
         """The IPVS table that every director should hold, without what keepalived keeps."""
@@ -827,6 +847,7 @@ class _Builder:
             state=section.choice("state", VrrpState, VrrpState.BACKUP),
             priority=section.integer("priority", 1, MAX_PRIORITY, preferred),
             interface=section.interface("interface", "") or None,
+            address=section.address("address") if section.has("address") else None,
         )
         section.finish()
         return director
@@ -841,6 +862,7 @@ class _Builder:
             address=section.address("address"),
             enabled=section.flag("enabled", True),
             minion=section.flag("minion", True),
+            vip_interface=section.interface("vip_interface", "") or None,
         )
         section.finish()
         return real_server

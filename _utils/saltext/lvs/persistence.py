@@ -1,8 +1,9 @@
 """What brings a real server's VIPs back at the next boot, before Salt runs or without it.
 
 Whatever keeps a machine's network is told of the dummy interface in its own words, in files of our
-own. They say what is there already, so that a program that reads them again finds nothing to do;
-nothing here touches an interface. :func:`files_of` and :func:`changes` are pure functions.
+own; an interface that is there without us, such as the loopback, only gets its VIPs. They say what
+is there already, so that a program that reads them again finds nothing to do; nothing here touches
+an interface. :func:`files_of` and :func:`changes` are pure functions.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from saltext.lvs import files
-from saltext.lvs.errors import CommandFailed
+from saltext.lvs.errors import CommandFailed, InvalidConfig
 from saltext.lvs.model import Interface, VipPersistence
 
 # Where every distribution with the usual folders has it; what runs at boot has no search path.
@@ -73,12 +74,20 @@ class Facts:
     interfaces: str | None = None
 
 
-def choose(asked: VipPersistence, facts: Facts) -> VipPersistence:
+def choose(asked: VipPersistence, facts: Facts, existing: bool = False) -> VipPersistence:
     """Whom to tell: the one that is asked for or, with ``auto``, the one that is in use.
 
     What is enabled counts, for it is there after a boot; of two that are, the one that runs. Never
     ``auto``; :attr:`~saltext.lvs.model.VipPersistence.NONE` where nothing would listen.
+
+    existing
+        The interface is there without us: then a unit of our own adds the VIPs, and ifupdown where
+        there is no systemd.
+
+    Raises :class:`~saltext.lvs.errors.InvalidConfig` if another is asked for then.
     """
+    if existing:
+        return _choose_for_existing(asked, facts)
     if asked is not VipPersistence.AUTO:
         return asked
     for group in (facts.enabled & facts.running, facts.enabled):
@@ -88,10 +97,29 @@ def choose(asked: VipPersistence, facts: Facts) -> VipPersistence:
     return VipPersistence.UNIT if facts.systemd else VipPersistence.NONE
 
 
-def warnings(asked: VipPersistence, interface: str, facts: Facts) -> tuple[str, ...]:
+def _choose_for_existing(asked: VipPersistence, facts: Facts) -> VipPersistence:
+    if asked in (VipPersistence.NETWORKD, VipPersistence.NETWORK_MANAGER):
+        raise InvalidConfig(
+            "vip_persistence",
+            asked.value,
+            "systemd, ifupdown or auto for an interface that is there already: in the files of "
+            f"{asked.value} one interface has one owner, and that would be ours",
+        )
+    if asked is not VipPersistence.AUTO:
+        return asked
+    if facts.systemd:
+        return VipPersistence.UNIT
+    has_ifupdown = SERVICES[VipPersistence.IFUPDOWN] in facts.enabled
+    return VipPersistence.IFUPDOWN if has_ifupdown else VipPersistence.NONE
+
+
+def warnings(
+    asked: VipPersistence, interface: str, facts: Facts, existing: bool = False
+) -> tuple[str, ...]:
     """Why the interface might not come back although its files are right, as sentences."""
-    kind = choose(asked, facts)
-    stays_away = f"after a reboot {interface} stays away until Salt runs"
+    kind = choose(asked, facts, existing)
+    what = f"{interface} has no VIPs" if existing else f"{interface} stays away"
+    stays_away = f"after a reboot {what} until Salt runs"
     if kind is VipPersistence.NONE:
         if asked is VipPersistence.NONE:
             return ()
@@ -191,13 +219,21 @@ class File:
     target: str | None = None
 
 
-def files_of(kind: VipPersistence, interface: str, vips: Sequence[Interface]) -> tuple[File, ...]:
+def files_of(
+    kind: VipPersistence, interface: str, vips: Sequence[Interface], existing: bool = False
+) -> tuple[File, ...]:
     """The files that make one program bring up a dummy interface with its VIPs; none for ``NONE``.
 
     vips
-        Each with a full prefix (:func:`saltext.lvs.links.as_vips`).
+        As of :func:`saltext.lvs.links.as_vips`.
+
+    existing
+        The interface is there without us: only the VIPs come and go. Without one there is nothing
+        to write.
     """
-    render = RENDERERS.get(kind)
+    if existing and not vips:
+        return ()
+    render = (FOR_EXISTING if existing else RENDERERS).get(kind)
     return tuple(render(interface, vips)) if render else ()
 
 
@@ -287,14 +323,42 @@ def _network_manager(interface: str, vips: Sequence[Interface]) -> Iterator[File
     yield File(path, _text(*lines), files.PRIVATE)
 
 
+def _ifupdown_existing(interface: str, vips: Sequence[Interface]) -> Iterator[File]:
+    # ifupdown carries out all stanzas of one interface: the loopback's own is in the main file.
+    yield File(
+        _ifupdown_path(interface),
+        _text(
+            f"auto {interface}",
+            f"iface {interface} inet manual",
+            f"    up {IP} link set dev {interface} up",
+            *(f"    up {' '.join(command)}" for command in _address_commands(interface, vips)),
+            *(f"    down {' '.join(command)} || true" for command in _removals(interface, vips)),
+        ),
+    )
+
+
 def _unit(interface: str, vips: Sequence[Interface]) -> Iterator[File]:
-    name = f"{_stem(interface)}.service"
-    commands = [
+    start = [
         # The dash: it may be there already.
         ["-" + IP, "link", "add", "name", interface, "type", "dummy"],
         [IP, "link", "set", "dev", interface, "up", "arp", "off"],
         *_address_commands(interface, vips),
     ]
+    return _unit_files(
+        interface, start, [["-" + IP, "link", "delete", "dev", interface, "type", "dummy"]]
+    )
+
+
+def _unit_existing(interface: str, vips: Sequence[Interface]) -> Iterator[File]:
+    start = [[IP, "link", "set", "dev", interface, "up"], *_address_commands(interface, vips)]
+    stop = [["-" + command[0], *command[1:]] for command in _removals(interface, vips)]
+    return _unit_files(interface, start, stop)
+
+
+def _unit_files(
+    interface: str, start: Iterable[Sequence[str]], stop: Iterable[Sequence[str]]
+) -> Iterator[File]:
+    name = f"{_stem(interface)}.service"
     yield File(
         f"{UNITS}/{name}",
         _text(
@@ -311,8 +375,8 @@ def _unit(interface: str, vips: Sequence[Interface]) -> Iterator[File]:
             "[Service]",
             "Type=oneshot",
             "RemainAfterExit=yes",
-            *(f"ExecStart={' '.join(command)}" for command in commands),
-            f"ExecStop=-{IP} link delete dev {interface} type dummy",
+            *(f"ExecStart={' '.join(command)}" for command in start),
+            *(f"ExecStop={' '.join(command)}" for command in stop),
             "",
             "[Install]",
             "WantedBy=multi-user.target",
@@ -329,11 +393,21 @@ def _address_commands(interface: str, vips: Iterable[Interface]) -> Iterator[lis
         yield [IP, "address", "replace", str(vip), "dev", interface, "noprefixroute", *quiet]
 
 
-RENDERERS: Mapping[VipPersistence, Callable[[str, Sequence[Interface]], Iterable[File]]] = {
+def _removals(interface: str, vips: Iterable[Interface]) -> Iterator[list[str]]:
+    for vip in vips:
+        yield [IP, "address", "delete", str(vip), "dev", interface]
+
+
+Renderer = Callable[[str, Sequence[Interface]], Iterable[File]]
+RENDERERS: Mapping[VipPersistence, Renderer] = {
     VipPersistence.NETWORKD: _networkd,
     VipPersistence.IFUPDOWN: _ifupdown,
     VipPersistence.NETWORK_MANAGER: _network_manager,
     VipPersistence.UNIT: _unit,
+}
+FOR_EXISTING: Mapping[VipPersistence, Renderer] = {
+    VipPersistence.IFUPDOWN: _ifupdown_existing,
+    VipPersistence.UNIT: _unit_existing,
 }
 
 
@@ -423,16 +497,16 @@ def recorded(interface: str) -> frozenset[Interface]:
 
 
 def _vips_in(text: str) -> Iterator[Interface]:
-    for word in re.findall(r"(?<![\w.:/])[0-9A-Fa-f:.]+/(?:32|128)(?!\w)", text):
+    for word in re.findall(r"(?<![\w.:/])[0-9A-Fa-f:.]+/[0-9]{1,3}(?!\w)", text):
         with contextlib.suppress(ValueError):
-            vip = ipaddress.ip_interface(word)
-            if vip.network.prefixlen == vip.max_prefixlen:
-                yield vip
+            yield ipaddress.ip_interface(word)
 
 
-def plan(interface: str, vips: Sequence[Interface], kind: VipPersistence) -> tuple[Change, ...]:
+def plan(
+    interface: str, vips: Sequence[Interface], kind: VipPersistence, existing: bool = False
+) -> tuple[Change, ...]:
     """What would change among an interface's files, see :func:`changes`."""
-    return changes(files_of(kind, interface, vips), read(interface))
+    return changes(files_of(kind, interface, vips, existing), read(interface))
 
 
 def write(planned: Iterable[Change]) -> None:

@@ -1,7 +1,8 @@
-"""A real server's VIPs: hold them, see whether they are held, put them back.
+"""A real server's VIPs: hold them, see whether they are held, put them back, let go of them.
 
 Here the parts come together: what should be (:class:`~saltext.lvs.links.Duty`), what the kernel has
-(:mod:`~saltext.lvs.rtnetlink`), what would be heard of it (:mod:`~saltext.lvs.arp`).
+(:mod:`~saltext.lvs.rtnetlink`), what would be heard of it (:mod:`~saltext.lvs.arp`), and who needs
+it (:mod:`~saltext.lvs.sockets`).
 """
 
 from __future__ import annotations
@@ -10,35 +11,154 @@ import ipaddress
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
 
-from saltext.lvs import arp, files, links, locking, persistence, rtnetlink
-from saltext.lvs.errors import CommandFailed
-from saltext.lvs.links import Action, Duty, Op, Outcome
+from saltext.lvs import arp, files, links, locking, persistence, rtnetlink, sockets
+from saltext.lvs.errors import CommandFailed, InUse
+from saltext.lvs.links import Action, Duty, Op
 from saltext.lvs.model import Address, Interface
 
 REPAIR = f"{locking.FOLDER}/dummy-repair"
 REPAIRED = f"{locking.FOLDER}/dummy-repaired"
 # An event can be forged, and every one starts a repair: this bounds how often one touches anything.
 SECONDS_BETWEEN_REPAIRS = 3.0
+# A VIP that is no longer wanted stays until nobody has used it for so long. The directors may be
+# told later than this machine: until then they go on sending clients here.
+LEAVE_AFTER_SECONDS = 30.0
 
 
-def plan(duty: Duty) -> tuple[Op, ...]:
-    """What has to be done for a real server to hold its VIPs."""
-    return _plan(duty, _ours(duty.interface))
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A VIP that is no longer wanted, and stays until nobody uses it.
+
+    connections
+        How many connections this machine has with it.
+
+    since
+        When it was last seen used, or was given up, in seconds since 1970.
+    """
+
+    vip: Interface
+    connections: int
+    since: float
+
+    def __str__(self) -> str:
+        if self.connections:
+            plural = "s" if self.connections > 1 else ""
+            return f"{self.vip} stays for now: {self.connections} open connection{plural}"
+        return (
+            f"{self.vip} stays for now: it goes once nobody has used it for "
+            f"{LEAVE_AFTER_SECONDS:g} seconds"
+        )
 
 
-def _plan(duty: Duty, ours: Collection[Interface]) -> tuple[Op, ...]:
-    return links.plan(duty.interface, rtnetlink.read(duty.interface), duty.vips, ours)
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What has to be done for a real server to hold its VIPs, and what has to wait.
+
+    given_up
+        Those of the leaving ones that no apply has given up before.
+
+    foreign
+        Addresses on the interface that are neither wanted nor ours.
+
+    existing
+        Whether the interface is there without us, and only the VIPs on it are ours.
+    """
+
+    ops: tuple[Op, ...]
+    leaving: tuple[Leaving, ...] = ()
+    given_up: tuple[Interface, ...] = ()
+    foreign: tuple[Interface, ...] = ()
+    existing: bool = False
 
 
-def _ours(interface: str) -> frozenset[Interface]:
+@dataclass(frozen=True, slots=True)
+class Outcome(links.Outcome):
+    """What was done to a real server.
+
+    leaving
+        The VIPs that are no longer wanted and stay for now.
+
+    given_up, foreign
+        As of :class:`Planned`.
+
+    silenced
+        Whether ARP had to be set right.
+    """
+
+    leaving: tuple[Leaving, ...] = ()
+    given_up: tuple[Interface, ...] = ()
+    foreign: tuple[Interface, ...] = ()
+    silenced: bool = False
+
+
+# --------------------------------------------------------------------------------------------------
+# Hold
+
+
+def plan(duty: Duty, force: bool = False) -> Planned:
+    """What has to be done for a real server to hold its VIPs, and no others of ours.
+
+    force
+        Let go of VIPs that are no longer wanted although they may be in use.
+    """
+    return _plan(duty, ours(duty.interface), force)
+
+
+def _plan(duty: Duty, mine: Collection[Interface], force: bool) -> Planned:
+    link = rtnetlink.read(duty.interface)
+    if link is None:
+        return Planned(links.plan(duty.interface, None, duty.vips))
+    leaving = () if force else _leaving(duty, links.unneeded(link, duty.vips, mine))
+    known = recorded(duty.interface).leaving
+    return Planned(
+        _ops(duty, link, mine, leaving),
+        leaving,
+        tuple(item.vip for item in leaving if str(item.vip) not in known),
+        links.foreign(link, {*mine, *duty.vips}),
+        links.is_existing(link),
+    )
+
+
+def _ops(
+    duty: Duty,
+    link: rtnetlink.Link | None,
+    mine: Collection[Interface],
+    leaving: Collection[Leaving],
+) -> tuple[Op, ...]:
+    return links.plan(duty.interface, link, duty.vips, mine, {item.vip for item in leaving})
+
+
+def _leaving(duty: Duty, given_up: Iterable[Interface]) -> tuple[Leaving, ...]:
+    """Those of the VIPs that are no longer wanted that are not free to go yet."""
+    named = {vip.ip for vip in duty.vips}
+    # One with another prefix makes room for the same VIP: no packet goes astray.
+    asked = [vip for vip in given_up if vip.ip not in named]
+    if not asked:
+        return ()
+    now = time.time()
+    used = sockets.connections({vip.ip for vip in asked})
+    known = recorded(duty.interface).leaving
+    found = []
+    for vip in asked:
+        count = used.get(vip.ip, 0)
+        # A clock that was set back in between must not make it stay for long.
+        since = now if count else min(known.get(str(vip), now), now)
+        if count or now - since < LEAVE_AFTER_SECONDS:
+            found.append(Leaving(vip, count, since))
+    return tuple(found)
+
+
+def ours(interface: str) -> frozenset[Interface]:
     """VIPs that we put there, or had put there: a kernel before 5.18 keeps no marks, and a boot by
     somebody else's hand makes none.
     """
-    put = (as_interface(text) for text in recorded().get(interface, ()))
-    return persistence.recorded(interface).union(vip for vip in put if vip is not None)
+    record = recorded(interface)
+    return persistence.recorded(interface).union(_interfaces((*record.vips, *record.leaving)))
 
 
 def faults(duty: Duty) -> tuple[arp.Fault, ...]:
@@ -48,46 +168,106 @@ def faults(duty: Duty) -> tuple[arp.Fault, ...]:
 
 def settings(duty: Duty) -> dict[arp.Setting, int]:
     """The ARP settings that matter, as they are."""
-    return arp.read(arp.ingress(rtnetlink.read_all(), duty.address))
+    return arp.read(ingress(duty))
 
 
-def present(duty: Duty, check_arp: bool = True) -> Outcome:
-    """Make a real server hold its VIPs.
+def ingress(duty: Duty) -> tuple[str, ...]:
+    """The interfaces on which somebody may ask for a VIP."""
+    return arp.ingress(rtnetlink.read_all(), duty.address)
+
+
+def facing(duty: Duty) -> tuple[str, ...]:
+    """The interfaces that are known to face directors and clients; none where that is not known."""
+    _, holders = rtnetlink.glance(duty.interface, duty.address) if duty.address else (None, ())
+    return holders
+
+
+def present(duty: Duty, check_arp: bool = True, force: bool = False) -> Outcome:
+    """Make a real server hold its VIPs; what is told besides the operations is of the plan.
 
     check_arp
         Refuse to add an IPv4 VIP while this machine would answer ARP for it.
 
+    force
+        As for :func:`plan`.
+
     Raises :class:`~saltext.lvs.arp.Noisy` for that, and what :func:`saltext.lvs.links.apply` does.
     """
-    if check_arp and _adds_ipv4(plan(duty)):
-        found = faults(duty)
-        if found:
-            raise arp.Noisy(f"no VIP is added while {'; '.join(map(str, found))}")
+    if check_arp and _adds_ipv4(plan(duty).ops):
+        _expect_silence(duty)
     with locking.exclusive(REPAIR):
-        ours = _ours(duty.interface)
-        _forget_others(duty)
-        outcome = links.apply(lambda: _plan(duty, ours))
+        mine = ours(duty.interface)
+        planned = _plan(duty, mine, force)
+        leaving = planned.leaving
+        record, wanted = recorded(duty.interface), [str(vip) for vip in duty.vips]
+        # What is about to go is out of the record first: who watches must not put it back. Until it
+        # is gone it counts as ours.
+        given_up = {vip: time.time() for vip in record.vips if vip not in wanted}
+        put = [vip for vip in record.vips if vip in wanted]
+        _note(duty.interface, put, {**given_up, **record.leaving, **_times(leaving)})
+        outcome = links.apply(lambda: _ops(duty, rtnetlink.read(duty.interface), mine, leaving))
         if not outcome.left:
-            _note({**recorded(), duty.interface: [str(vip) for vip in duty.vips]})
-    return outcome
+            _note(duty.interface, wanted, _times(leaving))
+    return Outcome(outcome.ops, outcome.left, leaving, planned.given_up, planned.foreign)
 
 
-def absent(duty: Duty, force: bool = False) -> Outcome:
-    """Take a dummy interface away; arguments as for :func:`saltext.lvs.links.plan_absent`."""
+def absent(duty: Duty, force: bool = False) -> links.Outcome:
+    """Take a dummy interface away, or our VIPs from another one; arguments and errors as for
+    :func:`plan_absent`.
+    """
     with locking.exclusive(REPAIR):
-        ours = _ours(duty.interface).union(duty.vips)
-        _plan_absent(duty, ours, force)
-        _forget_others(replace(duty, vips=()))
-        return links.apply(lambda: _plan_absent(duty, ours, force))
+        mine = ours(duty.interface).union(duty.vips)
+        _plan_absent(duty, mine, force)
+        _note(duty.interface, (), {})
+        return links.apply(lambda: _plan_absent(duty, mine, force))
 
 
 def plan_absent(duty: Duty, force: bool = False) -> tuple[Op, ...]:
-    """What has to be done for a dummy interface to be gone."""
-    return _plan_absent(duty, _ours(duty.interface).union(duty.vips), force)
+    """What has to be done for a dummy interface to be gone, or for another one to be without our
+    VIPs.
+
+    force
+        Although it holds addresses that are not ours, and although VIPs on it are in use.
+
+    Raises :class:`~saltext.lvs.errors.InUse` if connections need a VIP that no other interface
+    holds, and what :func:`saltext.lvs.links.plan_absent` does.
+    """
+    return _plan_absent(duty, ours(duty.interface).union(duty.vips), force)
 
 
-def _plan_absent(duty: Duty, ours: Collection[Interface], force: bool) -> tuple[Op, ...]:
-    return links.plan_absent(rtnetlink.read(duty.interface), ours, force)
+def _plan_absent(duty: Duty, mine: Collection[Interface], force: bool) -> tuple[Op, ...]:
+    ops = links.plan_absent(rtnetlink.read(duty.interface), mine, force)
+    going = {op.address.ip for op in ops if op.address is not None}
+    if going and not force:
+        _expect_unused(going - _held_elsewhere(duty.interface))
+    return ops
+
+
+def _held_elsewhere(interface: str) -> set[Address]:
+    others = (link for link in rtnetlink.read_all() if link.name != interface)
+    return {held.address.ip for link in others for held in link.addresses}
+
+
+def _expect_unused(addresses: Collection[Address]) -> None:
+    used = sockets.connections(addresses) if addresses else {}
+    told = [f"{address} ({count})" for address, count in used.items() if count]
+    if told:
+        raise InUse(
+            f"connections need the VIPs that would go: {', '.join(told)}. Drain this real server "
+            "and wait until they have ended, or use force=True"
+        )
+
+
+def _expect_silence(duty: Duty) -> None:
+    found = faults(duty)
+    if found:
+        raise arp.Noisy(f"no VIP is added while {'; '.join(map(str, found))}")
+
+
+def _adds_ipv4(ops: Iterable[Op]) -> bool:
+    return any(
+        op.action is Action.ADD and op.address is not None and op.address.version == 4 for op in ops
+    )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -97,57 +277,128 @@ def _plan_absent(duty: Duty, ours: Collection[Interface], force: bool) -> tuple[
 RECORD = "/var/lib/saltext-lvs/dummy.json"
 
 
-def recorded() -> dict[str, list[str]]:
-    """The VIPs that :func:`present` has put there last, by interface."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What applies have done to one interface.
+
+    vips
+        The VIPs that the last one put there.
+
+    leaving
+        Those that it gave up and left for now, and when they were last seen used.
+    """
+
+    vips: tuple[str, ...] = ()
+    leaving: Mapping[str, float] = field(default_factory=dict)
+
+
+def recorded(interface: str) -> Record:
+    """What is known of an interface; nothing of one that no apply has touched."""
+    return _as_record(_records().get(interface))
+
+
+def former_interfaces(current: str, served: Collection[Interface]) -> list[str]:
+    """The interfaces on which an apply has put VIPs that belong elsewhere now, or nowhere.
+
+    current, served
+        The interface of the pillar, and the VIPs that this machine serves by it. What is on other
+        interfaces and not of the pillar is a state's of its own. Where nothing is served any more,
+        the pillar's interface counts as well.
+    """
+    texts = {str(vip) for vip in served}
+    moved = [name for name in _records() if name != current and texts & {*recorded(name).vips}]
+    here = recorded(current)
+    return sorted(moved) + ([current] if not served and (here.vips or here.leaving) else [])
+
+
+# Who watches asks every second: what was read last, and the file's number and time then.
+_last: tuple[object, dict[str, Any]] = (None, {})
+
+
+def _records() -> dict[str, Any]:
+    global _last
+    try:
+        found = os.stat(RECORD)
+        version = (RECORD, found.st_ino, found.st_mtime_ns, found.st_size)
+    except OSError:
+        return _read_records()
+    if _last[0] != version:
+        _last = (version, _read_records())
+    return _last[1]
+
+
+def _read_records() -> dict[str, Any]:
     found = files.read(RECORD)
     try:
-        record = json.loads(found[0]) if found else {}
+        records = json.loads(found[0]) if found else {}
     except ValueError:  # not ours any more; the next apply writes it anew
-        record = {}
-    return record if isinstance(record, dict) else {}
+        records = {}
+    return records if isinstance(records, dict) else {}
 
 
-def as_interface(text: object) -> Interface | None:
-    """A VIP of the record; None for what is none."""
+def _as_record(value: object) -> Record:
+    if not isinstance(value, dict):
+        return Record()
+    vips, leaving = value.get("vips"), value.get("leaving")
+    return Record(
+        tuple(str(vip) for vip in vips) if isinstance(vips, list) else (),
+        {str(vip): float(at) for vip, at in leaving.items() if isinstance(at, (int, float))}
+        if isinstance(leaving, dict)
+        else {},
+    )
+
+
+def _interfaces(texts: Iterable[str]) -> list[Interface]:
+    """The VIPs of the record, without what is none."""
+    found = (_interface(text) for text in texts)
+    return [vip for vip in found if vip is not None]
+
+
+@lru_cache(maxsize=8192)
+def _interface(text: str) -> Interface | None:
+    """Kept, because the same VIPs are asked for again and again."""
     try:
-        return ipaddress.ip_interface(str(text))
+        return ipaddress.ip_interface(text)
     except ValueError:
         return None
 
 
-def due(duty: Duty) -> Duty:
+def due(duty: Duty, record: Record) -> Duty:
     """What of a duty can be lost: the VIPs that the pillar asks for and that were put there.
 
     A minion's pillar may be older or newer than the last apply. A VIP that it names before it was
     ever applied is not lost yet, and one that an apply has taken away is not lost either.
     """
-    put = recorded().get(duty.interface, ())
-    return replace(duty, vips=tuple(vip for vip in duty.vips if str(vip) in put))
+    return replace(
+        duty,
+        vips=tuple(vip for vip in duty.vips if str(vip) in record.vips),
+        # A pillar that is newer than the last apply may want one again.
+        leaving=tuple(vip for vip in _interfaces(record.leaving) if vip not in duty.vips),
+    )
 
 
-def _forget_others(duty: Duty) -> None:
-    """Take out of the record what is about to go: who watches must not put that back."""
-    record = recorded()
-    held = record.get(duty.interface, [])
-    wanted = {str(vip) for vip in duty.vips}
-    _note({**record, duty.interface: [vip for vip in held if vip in wanted]})
+def _times(leaving: Iterable[Leaving]) -> dict[str, float]:
+    return {str(item.vip): item.since for item in leaving}
 
 
-def _note(record: Mapping[str, Sequence[str]]) -> None:
-    kept = {interface: list(vips) for interface, vips in sorted(record.items()) if vips}
-    if kept == recorded():
+def _note(interface: str, vips: Collection[str], leaving: Mapping[str, float]) -> None:
+    records = _records()
+    after = {**records, interface: {"vips": list(vips), "leaving": dict(leaving)}}
+    if not vips and not leaving:
+        after.pop(interface)
+    if after == records:
         return
     folder = os.path.dirname(RECORD)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError as error:
         raise CommandFailed(f"cannot make {folder}: {error.strerror}") from error
-    with files.beside(RECORD, json.dumps(kept) + "\n") as written:
+    with files.beside(RECORD, json.dumps(after, sort_keys=True) + "\n") as written:
         files.move(written, RECORD)
 
 
 # --------------------------------------------------------------------------------------------------
-# Put back
+# Put back, and let go
 
 
 def repair(duty: Duty) -> Outcome | None:
@@ -156,33 +407,44 @@ def repair(duty: Duty) -> Outcome | None:
     ``None`` if another repair is in line already: it will see whatever is lacking now. Where the
     last one was a moment ago, it waits a little, then looks again.
     """
-    with locking.turn(REPAIR) as ours:
-        if not ours:
+    with locking.turn(REPAIR) as mine:
+        if not mine:
             return None
-        if not _lacks(due(duty)):
+        if not lacks(duty):
             return Outcome(())
-        time.sleep(rest(REPAIRED, time.time()))
-        _touch(REPAIRED)
+        locking.pace(REPAIRED, SECONDS_BETWEEN_REPAIRS)
         return _put_back(duty)
 
 
 def heal(duty: Duty) -> Outcome | None:
     """The same at once, for who watches this machine and counts how often."""
-    with locking.turn(REPAIR) as ours:
-        return _put_back(duty) if ours else None
+    with locking.turn(REPAIR) as mine:
+        return _put_back(duty) if mine else None
 
 
 def _put_back(duty: Duty) -> Outcome:
     """Add what lacks of what is due now, and take nothing away: that is an apply's."""
-    duty = due(duty)
+    duty = due(duty, recorded(duty.interface))
+    silenced = _silenced(duty)
     if not duty.vips:
-        return Outcome(())
-    if faults(duty):
-        arp.silence()
-    if duty.has_ipv4 and (found := faults(duty)):
-        raise arp.Noisy(f"no VIP is added while {'; '.join(map(str, found))}")
+        return Outcome((), silenced=silenced)
     named = {vip.ip for vip in duty.vips}
-    return links.apply(lambda: tuple(op for op in plan(duty) if not _takes_away(op, named)))
+
+    def lacking() -> tuple[Op, ...]:
+        planned = links.plan(duty.interface, rtnetlink.read(duty.interface), duty.vips)
+        return tuple(op for op in planned if not _takes_away(op, named))
+
+    done = links.apply(lacking)
+    return Outcome(done.ops, done.left, silenced=silenced)
+
+
+def _silenced(duty: Duty) -> bool:
+    """Set ARP right where it is not, and say whether that was so."""
+    if not faults(duty):
+        return False
+    arp.silence(ingress(duty))
+    _expect_silence(duty)
+    return True
 
 
 def _takes_away(op: Op, named: Collection[Address]) -> bool:
@@ -190,33 +452,42 @@ def _takes_away(op: Op, named: Collection[Address]) -> bool:
     return op.action is Action.REMOVE and op.address is not None and op.address.ip not in named
 
 
-def _lacks(duty: Duty) -> bool:
-    return bool(links.lacking(rtnetlink.read(duty.interface), duty.vips))
-
-
-def _adds_ipv4(ops: Iterable[Op]) -> bool:
-    return any(
-        op.action is Action.ADD and op.address is not None and op.address.version == 4 for op in ops
+def lacks(duty: Duty) -> tuple[str, ...]:
+    """What :func:`repair` would set right now, as sentences; none where nothing lacks."""
+    duty = due(duty, recorded(duty.interface))
+    missing = links.lacking(rtnetlink.read(duty.interface), duty.vips)
+    return (
+        *(f"{duty.interface} does not hold {vip}" for vip in missing),
+        *(str(fault) for fault in faults(duty)),
     )
 
 
-def rest(stamp: str, now: float) -> float:
-    """The seconds until the next repair may begin, by the time of the last one."""
-    try:
-        passed = now - os.stat(stamp).st_mtime
-    except FileNotFoundError:
-        return 0.0
-    # A clock that was set back in between must not make it wait for long.
-    return min(max(SECONDS_BETWEEN_REPAIRS - passed, 0.0), SECONDS_BETWEEN_REPAIRS)
+# Often enough for a later apply to know that a VIP was in use lately.
+NOTED_EVERY_SECONDS = 5.0
 
 
-def _touch(stamp: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(stamp, flags, 0o600)
-        try:
-            os.utime(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise CommandFailed(f"cannot write {stamp}: {error.strerror}") from error
+def release(duty: Duty) -> Outcome:
+    """Take away the VIPs that an apply has given up and that nobody has used for a while now; for
+    who watches this machine.
+    """
+    with locking.exclusive(REPAIR, wait=False) as alone:
+        record = recorded(duty.interface)
+        given_up = due(duty, record).leaving
+        if not alone or not given_up:
+            return Outcome(())
+        leaving = _leaving(duty, given_up)
+        gone = set(given_up).difference(item.vip for item in leaving)
+        outcome = links.apply(lambda: _removals(duty.interface, gone))
+        if gone or any(_news(item, record) for item in leaving):
+            _note(duty.interface, record.vips, _times(leaving))
+        return Outcome(outcome.ops, outcome.left, leaving)
+
+
+def _news(leaving: Leaving, record: Record) -> bool:
+    return leaving.since - record.leaving[str(leaving.vip)] > NOTED_EVERY_SECONDS
+
+
+def _removals(interface: str, vips: Collection[Interface]) -> tuple[Op, ...]:
+    link = rtnetlink.read(interface)
+    held = [item.address for item in link.addresses] if link is not None else []
+    return tuple(Op(Action.REMOVE, interface, vip) for vip in held if vip in vips)

@@ -142,10 +142,12 @@ class Listener:
         self._poll.register(self._kernel, select.POLLIN)
         self._poll.register(self._waker, select.POLLIN)
 
-    def wait(self, seconds: float) -> None:
-        """Wait for a change, for :meth:`wake`, or for so long."""
-        if self._poll.poll(seconds * 1000):
-            self._drain()
+    def wait(self, seconds: float) -> bool:
+        """Wait for a change, for :meth:`wake`, or for so long; False if nothing came."""
+        if not self._poll.poll(seconds * 1000):
+            return False
+        self._drain()
+        return True
 
     def _drain(self) -> None:
         while True:

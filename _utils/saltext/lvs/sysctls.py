@@ -7,7 +7,7 @@ kernel's sources.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -291,6 +291,20 @@ def _read(path: str) -> str:
 # By machine
 
 
+def of_real_server(interfaces: Iterable[str]) -> tuple[Sysctl, ...]:
+    """The settings of a real server: for all, and for the interfaces that VIPs are asked for on.
+
+    Of an interface's own value and all's, the kernel takes the larger one, and a larger one is not
+    always a stronger one.
+    """
+    own = (
+        Sysctl(f"net.ipv4.conf.{escaped(interface)}.{name}", value, "As for all, and no more.")
+        for interface in interfaces
+        for name, value in (("arp_ignore", 1), ("arp_announce", 2))
+    )
+    return *REAL_SERVER, *own
+
+
 def of_hypervisor(hypervisor: Hypervisor) -> tuple[Sysctl, ...]:
     """The settings of one virtualization host: those above, and those for its bridge and its own
     interface.
@@ -315,14 +329,19 @@ def of_hypervisor(hypervisor: Hypervisor) -> tuple[Sysctl, ...]:
     return tuple(found)
 
 
-def for_minion(cluster: Cluster, minion_id: str) -> dict[Role, tuple[Sysctl, ...]]:
+def for_minion(
+    cluster: Cluster, minion_id: str, ingress: Iterable[str] = ()
+) -> dict[Role, tuple[Sysctl, ...]]:
     """The settings that a minion's roles ask for, by role; a director's are IPVS's own, see
     :func:`of_director`.
+
+    ingress
+        The interfaces on which a real server may be asked for its VIPs.
     """
     wanted: dict[Role, tuple[Sysctl, ...]] = {}
     roles = cluster.roles(minion_id)
-    if Role.REAL_SERVER in roles and cluster.vips_of(minion_id):
-        wanted[Role.REAL_SERVER] = REAL_SERVER
+    if Role.REAL_SERVER in roles and cluster.vips_served_by(minion_id):
+        wanted[Role.REAL_SERVER] = of_real_server(ingress)
     if Role.HYPERVISOR in roles:
         wanted[Role.HYPERVISOR] = of_hypervisor(cluster.hypervisors[minion_id])
     return wanted

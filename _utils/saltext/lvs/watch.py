@@ -8,12 +8,13 @@ address has changed, and once a second besides, because the kernel says nothing 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,8 @@ _ASK_EVERY_SECONDS = 5
 LOOK_EVERY_SECONDS = 1.0
 # A machine with a thousand containers changes its addresses all the time.
 LOOKS_APART_SECONDS = 0.01
+# The kernel tells of every change to an address; this bounds what nobody has thought of.
+READ_EVERY_SECONDS = 30.0
 # Without a beacon that asks for it nobody wants it any more: Salt does not always say so.
 DESERTED_SECONDS = 600.0
 # Whoever takes a VIP away again and again means it, or will not be stopped by us.
@@ -57,18 +60,43 @@ class Memory:
         When a pillar was last asked for, on a clock that is never set.
 
     repairs
-        When lost VIPs were put back here lately, on the same clock.
+        When something was put right here lately, on the same clock.
 
     again
         Not before then, after a repair that failed.
+
+    seen
+        What the last look saw, for which duty, and when that was read from the kernel whole.
     """
 
     known: losses.Known = field(default_factory=losses.Known)
+    seen: Seen | None = None
     pillar: object = None
     duty: Duty | None = None
     asked: float = float("-inf")
     repairs: deque[float] = field(default_factory=deque)
     again: float = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look saw.
+
+    ingress
+        The interfaces on which somebody may ask for a VIP.
+
+    at
+        When that was, in seconds since 1970.
+
+    read
+        When the interfaces were read, on a clock that is never set.
+    """
+
+    duty: Duty
+    sight: losses.Sight
+    ingress: tuple[str, ...]
+    at: float
+    read: float
 
 
 memories: dict[str, Memory] = {}
@@ -117,37 +145,85 @@ def should_ask(memory: Memory, now: float) -> bool:
     return True
 
 
-def look(memory: Memory, minion_id: str, repeat: float, heal: bool = False) -> Events:
-    """Look once at a real server's VIPs and return the events that follow.
+def look(
+    memory: Memory, minion_id: str, repeat: float, heal: bool = False, changed: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Look once at a real server's VIPs and give out the events that follow, each as soon as it is
+    known: a loss before it is put right.
 
     repeat
         Seconds between two tellings of the whole state.
 
     heal
-        Put back what is lost, if the pillar makes that this machine's duty.
+        Put right what is wrong, if the pillar makes that this machine's duty, and let go of VIPs
+        that an apply has given up.
+
+    changed
+        False if the kernel has said nothing of its interfaces and addresses since the last look:
+        then only what it never speaks of is read.
     """
-    duty = realserver.due(memory.duty) if memory.duty else None
-    if duty is None or not duty.vips:
-        return []
-    sight, at = see(duty), round(time.time(), 3)
-    step = _step(memory, sight, at, repeat)
-    changes = list(step.changes)
+    if memory.duty is None:
+        return
+    duty = realserver.due(memory.duty, realserver.recorded(memory.duty.interface))
+    if not (duty.vips or duty.leaving) and duty.enabled:
+        return
+    seen = _seen(memory, duty, changed)
+    step = _step(memory, seen, repeat)
     # From here on nothing may fail: what was news is known now, and would never be told.
-    acted = heal and duty.heals and _lost(memory) and _healed(memory, duty, changes)
-    if acted:
-        changes += _after_repair(memory, duty, repeat)
-    told: Events = []
-    if changes:
-        content = {"acted": acted, "changes": changes}
-        told.append(events.event("change", minion_id, duty.cluster, at, **content))
+    wrong = bool(seen.sight.faulty) or not all(seen.sight.vips.values())
+    heals = heal and duty.heals and wrong and time.monotonic() >= memory.again
+    tell = functools.partial(_change, memory, minion_id)
+    healing = heals and not _exhausted(memory)
+    problem = _giving_up() if heals and not healing and step.changes else {}
+    yield from tell(_explained(step.changes, problem), healing=healing)
+    if healing:
+        problem = _healed(memory, duty)
+        if problem:
+            yield from tell(_explained(_wrong(memory), problem))
+        else:
+            yield from tell(_after_repair(memory, duty, repeat), acted=True)
+    leaving: tuple[realserver.Leaving, ...] = ()
+    if heal and duty.leaving:
+        released, leaving = _let_go(duty)
+        yield from tell(released)
     if step.whole:
-        whole = losses.whole_state(memory.known, sight)
-        told.append(events.event("state", minion_id, duty.cluster, at, **whole))
-    return told
+        yield _state(memory, minion_id, leaving)
 
 
-def _step(memory: Memory, sight: losses.Sight, at: float, repeat: float) -> losses.Step:
-    step = losses.step(memory.known, sight, at, time.monotonic(), repeat)
+def _last(memory: Memory) -> Seen:
+    assert memory.seen is not None
+    return memory.seen
+
+
+def _change(
+    memory: Memory,
+    minion_id: str,
+    changes: Sequence[Mapping[str, Any]],
+    acted: bool = False,
+    healing: bool = False,
+) -> Iterator[dict[str, Any]]:
+    if changes:
+        seen = _last(memory)
+        content = {"acted": acted, "healing": healing, "changes": list(changes)}
+        yield events.event("change", minion_id, seen.duty.cluster, seen.at, **content)
+
+
+def _state(memory: Memory, minion_id: str, leaving: Iterable[realserver.Leaving]) -> dict[str, Any]:
+    """The whole truth, with whether this machine is to hold VIPs at all, and those that it still
+    has against that.
+    """
+    seen = _last(memory)
+    still = [
+        {"address": str(item.vip.ip), "connections": item.connections, "since": item.since}
+        for item in leaving
+    ]
+    content = losses.whole_state(memory.known, seen.sight)
+    content.update(enabled=seen.duty.enabled, leaving=still)
+    return events.event("state", minion_id, seen.duty.cluster, seen.at, **content)
+
+
+def _step(memory: Memory, seen: Seen, repeat: float) -> losses.Step:
+    step = losses.step(memory.known, seen.sight, seen.at, time.monotonic(), repeat)
     memory.known = step.known
     return step
 
@@ -155,58 +231,82 @@ def _step(memory: Memory, sight: losses.Sight, at: float, repeat: float) -> loss
 def _after_repair(memory: Memory, duty: Duty, repeat: float) -> list[Mapping[str, Any]]:
     """What a repair has changed; where that cannot be seen now, the next look tells it."""
     try:
-        sight = see(duty)
+        seen = _seen(memory, duty, changed=True)
     except (LvsError, OSError) as error:
-        log.warning("Cannot see what was put back on %s: %s", duty.interface, error)
+        log.warning("Cannot see what was put right on %s: %s", duty.interface, error)
         return []
-    after = _step(memory, sight, round(time.time(), 3), repeat)
+    after = _step(memory, seen, repeat)
     return [{**change, "repaired": True} for change in after.changes]
 
 
-def _lost(memory: Memory) -> bool:
-    return not all(vip.held for vip in memory.known.vips.values())
+def _let_go(duty: Duty) -> tuple[list[Mapping[str, Any]], tuple[realserver.Leaving, ...]]:
+    """Release what nobody uses any more; the next look tries again where that fails."""
+    try:
+        outcome = realserver.release(duty)
+    except Exception:  # pyroute2 may raise whatever it likes
+        log.exception("Cannot let go of VIPs on %s", duty.interface)
+        return [], ()
+    at = round(time.time(), 3)
+    gone = [op.address.ip for op in outcome.ops if op.address is not None]
+    for address in gone:
+        log.info("%s let go of %s, which is no longer wanted", duty.interface, address)
+    return [losses.released(duty.interface, str(address), at) for address in gone], outcome.leaving
 
 
-def _healed(memory: Memory, duty: Duty, changes: list[Mapping[str, Any]]) -> bool:
-    """Put back what is lost, unless that was done too often; says in *changes* why it was not.
-
-    Returns whether something was put back.
-    """
+def _exhausted(memory: Memory) -> bool:
+    """Whether things were put right too often lately."""
     now = time.monotonic()
     while memory.repairs and now - memory.repairs[0] >= MINUTE_SECONDS:
         memory.repairs.popleft()
-    if len(memory.repairs) >= REPAIRS_IN_A_MINUTE:
-        problem = f"put back {REPAIRS_IN_A_MINUTE} times in a minute{_suspects()}"
-        _explain(changes, problem, gave_up=True)
-        return False
-    if now < memory.again:
-        return False
+    return len(memory.repairs) >= REPAIRS_IN_A_MINUTE
+
+
+def _giving_up() -> dict[str, Any]:
+    """Why nothing is put right any more, as an event lists it."""
+    return {
+        "problem": f"put right {REPAIRS_IN_A_MINUTE} times in a minute{_suspects()}",
+        "gave_up": True,
+    }
+
+
+def _healed(memory: Memory, duty: Duty) -> dict[str, Any]:
+    """Put right what is wrong; returns why that failed, or nothing."""
+    now = time.monotonic()
     try:
         outcome = realserver.heal(duty)
     except Exception as error:  # pyroute2 may raise whatever it likes
         memory.again = now + AFTER_FAILURE_SECONDS
-        log.exception("Cannot put back the VIPs of %s", duty.interface)
-        _explain(changes, str(error))
-        return False
+        log.exception("Cannot put right the VIPs of %s", duty.interface)
+        return {"problem": str(error)}
     # None: a repair is at work already, and will see what this one would.
-    if outcome is None or not outcome.ops:
-        return False
-    memory.repairs.append(now)
-    return True
+    if outcome is not None and (outcome.ops or outcome.silenced):
+        memory.repairs.append(now)
+    return {}
 
 
-def _explain(changes: list[Mapping[str, Any]], problem: str, **more: Any) -> None:
-    """Say of each loss that is told now why it stays."""
-    for index, change in enumerate(changes):
-        if change.get("now") == losses.LOST:
-            log.error("%s lost %s: %s", change["interface"], change["address"], problem)
-            changes[index] = {**change, "problem": problem, **more}
+def _wrong(memory: Memory) -> list[Mapping[str, Any]]:
+    """What is wrong still, as an event lists it."""
+    return losses.wrong(memory.known, _last(memory).sight)
+
+
+def _explained(
+    changes: Iterable[Mapping[str, Any]], problem: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """Say of each harm why it stays."""
+    told = []
+    for change in changes:
+        if problem and (change["now"] == losses.LOST or change.get("quiet") is False):
+            subject = change.get("sysctl") or f"{change['address']} on {change['interface']}"
+            log.error("%s is %s: %s", subject, change["now"], problem["problem"])
+            change = {**change, **problem}
+        told.append(change)
+    return told
 
 
 def _suspects() -> str:
-    """Who on this machine may have taken a VIP away."""
+    """Who on this machine may work against it."""
     running = sorted({name for name in _programs() for rival in RIVALS if name.startswith(rival)})
-    return f"; it may be {' or '.join(running)} that removes it" if running else ""
+    return f"; it may be {' or '.join(running)} that works against it" if running else ""
 
 
 def _programs() -> Iterable[str]:
@@ -217,20 +317,33 @@ def _programs() -> Iterable[str]:
                 yield file.read().decode("utf-8", "replace").strip()
 
 
-def see(duty: Duty) -> losses.Sight:
+def _seen(memory: Memory, duty: Duty, changed: bool) -> Seen:
     """Read what one look needs: no more, because a beacon holds up the minion."""
+    before, read = memory.seen, time.monotonic()
+    if changed or before is None or before.duty != duty or read - before.read > READ_EVERY_SECONDS:
+        held, ingress = _held(duty)
+    else:
+        held, ingress, read = before.sight.vips, before.ingress, before.read
+    sight = _judged(duty, held, arp.read(ingress))
+    memory.seen = Seen(duty, sight, ingress, round(time.time(), 3), read)
+    return memory.seen
+
+
+def _held(duty: Duty) -> tuple[Mapping[str, bool], tuple[str, ...]]:
+    """Which VIPs are held, and the interfaces on which somebody may ask for them."""
     link, ingress = rtnetlink.glance(duty.interface, duty.address)
-    if not ingress:
-        ingress = arp.ingress(rtnetlink.read_all(), None)
-    values = arp.read(ingress)
-    faults = arp.faults(values) if duty.has_ipv4 else ()
-    faulty = {str(setting) for fault in faults for setting in fault.blamed}
     lacking = set(links.lacking(link, duty.vips))
+    held = {str(vip.ip): vip not in lacking for vip in duty.vips}
+    return held, ingress or arp.ingress(rtnetlink.read_all(), None)
+
+
+def _judged(duty: Duty, held: Mapping[str, bool], values: arp.Values) -> losses.Sight:
+    faults = arp.faults(values) if duty.has_ipv4 else ()
     return losses.Sight(
         interface=duty.interface,
-        vips={str(vip.ip): vip not in lacking for vip in duty.vips},
+        vips=held,
         settings={str(setting): value for setting, value in values.items()},
-        faulty=frozenset(faulty),
+        faulty=frozenset(str(setting) for fault in faults for setting in fault.blamed),
     )
 
 
@@ -300,45 +413,53 @@ class Watcher:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        changed = True
         try:
             while not self._ended():
-                self._look()
-                self._listener.wait(LOOK_EVERY_SECONDS)
+                self._look(changed)
+                changed = self._listener.wait(LOOK_EVERY_SECONDS)
         finally:
             self._listener.close()
 
     def _ended(self) -> bool:
         return self._stopping or time.monotonic() - self._polled > DESERTED_SECONDS
 
-    def _look(self) -> None:
+    def _look(self, changed: bool) -> None:
         began = time.monotonic()
         try:
-            told = look(self._memory, self._minion_id, self._repeat, heal=True)
+            for event in look(self._memory, self._minion_id, self._repeat, True, changed):
+                self._tell(event)
         except Exception as error:  # a watcher that dies sees nothing any more
             if str(error) != self._trouble:
                 log.exception("Cannot look at the VIPs of this machine")
             self._trouble = str(error)
+            # What has changed meanwhile is not known.
+            self._memory.seen = None
             self._rest(LOOK_EVERY_SECONDS)
             return
         self._trouble = ""
-        if told:
-            self._tell(told)
-        self._rest(LOOKS_APART_SECONDS - (time.monotonic() - began))
+        if changed:
+            self._rest(LOOKS_APART_SECONDS - (time.monotonic() - began))
 
-    def _tell(self, told: Events) -> None:
+    def _tell(self, event: dict[str, Any]) -> None:
         try:
-            self._send([dict(event) for event in told])
+            self._send([dict(event)])
         except Exception as error:  # noqa: BLE001 -- whatever Salt's bus may raise
-            log.debug("Events wait for the next tick: %s", error)
-            self._unsent.extend(told)
+            log.debug("An event waits for the next tick: %s", error)
+            self._unsent.append(event)
 
     def _rest(self, seconds: float) -> None:
         if seconds > 0 and not self._stopping:
             time.sleep(seconds)
 
 
-def watch(beacon: str, minion_id: str, repeat: float, send: Callable[[Events], None]) -> Events:
+def watch(
+    beacon: str, minion_id: str, repeat: float, sender: Callable[[], Callable[[Events], None]]
+) -> Events:
     """Keep a watcher running for a beacon, and return what it could not send itself.
+
+    sender
+        Makes what gets events out, once for each watcher.
 
     Where it cannot run, this call looks in its place, and only tells.
     """
@@ -347,13 +468,13 @@ def watch(beacon: str, minion_id: str, repeat: float, send: Callable[[Events], N
         return []  # a job, forked from the minion whose watcher it is
     if watcher is None or not watcher.alive():
         try:
-            watcher = watchers[beacon] = Watcher(memory(beacon), minion_id, send)
+            watcher = watchers[beacon] = Watcher(memory(beacon), minion_id, sender())
             watcher.start(repeat)
         except (LvsError, OSError, RuntimeError) as error:
             log.error("Beacon %s looks once a second only: %s", beacon, error)
             watchers.pop(beacon, None)
             # Without repairs: they may wait, and this is the minion's own loop.
-            return look(memory(beacon), minion_id, repeat)
+            return list(look(memory(beacon), minion_id, repeat))
     return watcher.poll(repeat)
 
 
