@@ -51,9 +51,7 @@ def real_server(endpoint: str, weight: int = 1, forward: Forward = Forward.DIREC
 def virtual_server(text: str, *servers: RealServer, **settings: object) -> VirtualServer:
     """A virtual server with its real servers in order."""
     of = key(text)
-    server = VirtualServer(
-        of, netmask=128 if of.family == 6 else 32, real_servers=in_order(servers)
-    )
+    server = replace(VirtualServer.empty(of), real_servers=in_order(servers))
     return replace(server, **settings)  # type: ignore[arg-type]
 
 

@@ -23,6 +23,8 @@ from saltext.lvs.model import (
     MAX_PERSISTENCE_SECONDS,
     MAX_PORT,
     MAX_THRESHOLD,
+    SCHEDULER_FLAGS,
+    WHOLE_PREFIX,
     Address,
     Forward,
     Protocol,
@@ -35,6 +37,8 @@ from saltext.lvs.model import (
     VirtualServerKey,
     endpoint,
     in_order,
+    netmask_text,
+    scheduler_words,
 )
 from saltext.lvs.reading import port_number, split_endpoint
 from saltext.lvs.table import HEAVIEST, MODULE_NAME, settled
@@ -55,12 +59,6 @@ FORWARD_NAMES = {
     Forward.LOCAL: "Local",
 }
 PROTOCOL_OPTIONS = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
-# IP_VS_SVC_F_SCHED1, 2 and 3; two schedulers have names of their own for the first two.
-FLAGS = {"flag-1": 8, "flag-2": 16, "flag-3": 32}
-OWN_FLAGS = {
-    Scheduler.SH.value: {"sh-fallback": 8, "sh-port": 16},
-    Scheduler.MH.value: {"mh-fallback": 8, "mh-port": 16},
-}
 
 ENDPOINT = "ADDRESS:PORT such as 10.10.10.10:80 or [fd00::10]:80, without names of hosts"
 SERVICE_OPTIONS = "-t, -u, --sctp-service or -f"
@@ -448,10 +446,11 @@ def _persistence(line: _Line) -> int:
 
 
 def _netmask(line: _Line, key: VirtualServerKey) -> int:
+    whole = WHOLE_PREFIX[key.family]
     if key.family == 6:
-        return line.number("netmask", 1, 128, 128)
+        return line.number("netmask", 1, whole, whole)
     if not line.has("netmask"):
-        return 32
+        return whole
     expected = "a mask such as 255.255.255.0, its ones before its noughts"
     try:
         mask = int(ipaddress.IPv4Address(line.value("netmask")))
@@ -464,7 +463,13 @@ def _netmask(line: _Line, key: VirtualServerKey) -> int:
 
 
 def _flags(line: _Line, scheduler: str) -> int:
-    known = FLAGS | OWN_FLAGS.get(scheduler, {})
+    # The words of any scheduler, and its own.
+    known = {
+        word: bit
+        for whose in ("", scheduler)
+        for bit in SCHEDULER_FLAGS.values()
+        for word in scheduler_words(whose, bit)
+    }
     flags = 0
     for name in line.value("flags").split(","):
         if name and name not in known:
@@ -556,7 +561,7 @@ def _written(server: VirtualServer) -> Iterator[str]:
     if server.persistence:
         words.append(f"-p {server.persistence}")
     if _netmask_tells(server):
-        words.append(f"-M {_netmask_text(server)}")
+        words.append(f"-M {netmask_text(server.netmask, server.key.family)}")
     if server.persistence_engine:
         words.append(f"--pe {server.persistence_engine}")
     if server.one_packet:
@@ -575,19 +580,11 @@ def _service(key: VirtualServerKey) -> str:
 
 
 def _netmask_tells(server: VirtualServer) -> bool:
-    return server.netmask != (128 if server.key.family == 6 else 32)
-
-
-def _netmask_text(server: VirtualServer) -> str:
-    if server.key.family == 6:
-        return str(server.netmask)
-    return str(ipaddress.IPv4Network((0, server.netmask)).netmask)
+    return server.netmask != WHOLE_PREFIX[server.key.family]
 
 
 def _flags_text(server: VirtualServer) -> str:
-    own = OWN_FLAGS.get(server.scheduler, {})
-    names = {bit: name for name, bit in (FLAGS | own).items()}
-    return ",".join(names[bit] for bit in sorted(names) if server.scheduler_flags & bit)
+    return ",".join(scheduler_words(server.scheduler, server.scheduler_flags))
 
 
 def _real_server_options(real: RealServer) -> str:
@@ -646,7 +643,7 @@ def _listed(server: VirtualServer) -> str:
     if server.persistence:
         words.append(f"persistent {server.persistence}")
         if _netmask_tells(server):
-            words.append(f"mask {_netmask_text(server)}")
+            words.append(f"mask {netmask_text(server.netmask, key.family)}")
         if server.persistence_engine:
             words.append(f"pe {server.persistence_engine}")
     if server.one_packet:

@@ -47,6 +47,8 @@ MAX_FWMARK = 2**32 - 1
 # IP_VS_SVC_F_SCHED1 to SCHED3 in linux/ip_vs.h. Each scheduler has its own meaning for them: sh and
 # mh call the first two so, and ipvsadm writes the third as flag-3.
 SCHEDULER_FLAGS = {"fallback": 0x8, "port": 0x10, "flag-3": 0x20}
+# The prefix of a single address, by family.
+WHOLE_PREFIX = {4: 32, 6: 128}
 # RFC 3768 section 5.3.4: 255 belongs to the router that owns the address, which a director never
 # does.
 MAX_PRIORITY = 254
@@ -299,11 +301,31 @@ class VirtualServer:
     @classmethod
     def empty(cls, key: VirtualServerKey) -> VirtualServer:
         """A virtual server as the kernel's defaults make it, without real servers."""
-        return cls(key, netmask=128 if key.family == 6 else 32)
+        return cls(key, netmask=WHOLE_PREFIX[key.family])
 
     def settings(self) -> VirtualServer:
         """The same virtual server without its real servers: what SET_SERVICE would say."""
         return replace(self, real_servers=())
+
+
+def flag_words(flags: int) -> tuple[str, ...]:
+    """The pillar's words for a scheduler's flags."""
+    return tuple(word for word, bit in SCHEDULER_FLAGS.items() if flags & bit)
+
+
+def scheduler_words(scheduler: str, flags: int) -> tuple[str, ...]:
+    """The words of ipvsadm and keepalived for a scheduler's flags: ``sh-port``, ``flag-3``."""
+    own = {"fallback", "port"} if scheduler in (Scheduler.SH.value, Scheduler.MH.value) else set()
+    return tuple(
+        f"{scheduler}-{word}" if word in own else f"flag-{number}"
+        for number, (word, bit) in enumerate(SCHEDULER_FLAGS.items(), 1)
+        if flags & bit
+    )
+
+
+def netmask_text(prefix: int, family: int) -> str:
+    """A netmask as ipvsadm and keepalived write it: an IPv4 mask, but an IPv6 prefix length."""
+    return str(prefix) if family == 6 else str(ipaddress.IPv4Network((0, prefix)).netmask)
 
 
 def in_order(servers: Iterable[RealServer]) -> tuple[RealServer, ...]:
@@ -490,19 +512,13 @@ class VirtualServerConfig:
 
     @property
     def scheduler_words(self) -> tuple[str, ...]:
-        """Its scheduler's flags as keepalived and ipvsadm spell them: ``sh-port``, ``flag-3``."""
-        return tuple(
-            word if word.startswith("flag") else f"{self.scheduler.value}-{word}"
-            for word, bit in SCHEDULER_FLAGS.items()
-            if self.scheduler_flags & bit
-        )
+        """Its scheduler's flags as keepalived spells them."""
+        return scheduler_words(self.scheduler.value, self.scheduler_flags)
 
     @property
     def granularity(self) -> str:
-        """Its netmask as keepalived wants it: an IPv4 mask, but an IPv6 prefix length."""
-        if self.address.version == 6:
-            return str(self.netmask)
-        return str(ipaddress.IPv4Network((0, self.netmask)).netmask)
+        """Its netmask as keepalived wants it."""
+        return netmask_text(self.netmask, self.address.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -1121,17 +1137,23 @@ def _vip(value: Any, path: str) -> Interface:
 
 
 def _scheduler_flags(section: Section, scheduler: Scheduler) -> int:
-    flags = 0
-    for word, path in section.items_of("scheduler_flags"):
-        if word not in SCHEDULER_FLAGS:
-            raise InvalidConfig(path, word, "one of " + ", ".join(SCHEDULER_FLAGS))
-        flags |= SCHEDULER_FLAGS[word]
+    flags = read_scheduler_flags(section)
     if flags and scheduler not in (Scheduler.SH, Scheduler.MH):
         raise InvalidConfig(
             section.at("scheduler_flags"),
             section.raw("scheduler_flags"),
             f"left out: scheduler {scheduler.value} has none, but sh and mh do",
         )
+    return flags
+
+
+def read_scheduler_flags(section: Section) -> int:
+    """``scheduler_flags`` of a pillar or of a plain table, as bits."""
+    flags = 0
+    for word, path in section.items_of("scheduler_flags"):
+        if word not in SCHEDULER_FLAGS:
+            raise InvalidConfig(path, word, "one of " + ", ".join(SCHEDULER_FLAGS))
+        flags |= SCHEDULER_FLAGS[word]
     return flags
 
 

@@ -33,7 +33,7 @@ from saltext.lvs.model import (
     MAX_PERSISTENCE_SECONDS,
     MAX_THRESHOLD,
     MAX_WEIGHT,
-    SCHEDULER_FLAGS,
+    WHOLE_PREFIX,
     Forward,
     Protocol,
     RealServer,
@@ -41,7 +41,9 @@ from saltext.lvs.model import (
     Scheduler,
     VirtualServer,
     VirtualServerKey,
+    flag_words,
     in_order,
+    read_scheduler_flags,
     read_tunnel,
 )
 from saltext.lvs.reading import Section, port_number, split_endpoint
@@ -141,9 +143,7 @@ def describe(server: VirtualServer) -> dict[str, Any]:
         "persistence": server.persistence,
         "netmask": server.netmask,
         "one_packet": server.one_packet,
-        "scheduler_flags": [
-            word for word, bit in SCHEDULER_FLAGS.items() if server.scheduler_flags & bit
-        ],
+        "scheduler_flags": list(flag_words(server.scheduler_flags)),
         "persistence_engine": server.persistence_engine,
     }
 
@@ -427,12 +427,7 @@ def _mapping(values: Any, path: str) -> Mapping[Any, Any]:
 
 def _settings(section: Section, family: int) -> bytes:
     """A virtual server's packed settings."""
-    whole = 128 if family == 6 else 32
-    flags = 0
-    for word, path in section.items_of("scheduler_flags"):
-        if word not in SCHEDULER_FLAGS:
-            raise InvalidConfig(path, word, "one of " + ", ".join(SCHEDULER_FLAGS))
-        flags |= SCHEDULER_FLAGS[word]
+    whole = WHOLE_PREFIX[family]
     return wire.pack_settings(
         VirtualServer(
             key=VirtualServerKey(None, None, 0, 0, family),
@@ -443,7 +438,7 @@ def _settings(section: Section, family: int) -> bytes:
             # The kernel takes an empty prefix for IPv4 alone.
             netmask=section.integer("netmask", 1 if family == 6 else 0, whole, whole),
             one_packet=section.flag("one_packet", False),
-            scheduler_flags=flags,
+            scheduler_flags=read_scheduler_flags(section),
             persistence_engine=section.text(
                 "persistence_engine", f"({MODULE_NAME})?", "'sip' or ''", ""
             ),
