@@ -104,6 +104,35 @@ def test_changes_name_what_comes_what_goes_and_what_differs() -> None:
     }
 
 
+TOLD: dict[str, tuple[VirtualServer, dict[str, dict[str, object]]]] = {
+    "the kernel's defaults": (
+        virtual_server(WEB, real_server("10.10.10.41:80")),
+        {"": {"scheduler": "wlc"}, " -> 10.10.10.41:80": {"forward": "direct", "weight": 1}},
+    ),
+    "each client by itself, with IPv6": (
+        virtual_server("tcp [fd00::10]:80", persistence=5),
+        {"": {"scheduler": "wlc", "persistence": 5}},
+    ),
+    "all clients as one": (
+        virtual_server(WEB, persistence=5, netmask=0),
+        {"": {"scheduler": "wlc", "persistence": 5, "netmask": 0}},
+    ),
+    "a tunnel of the first kind": (
+        virtual_server(WEB, real_server("10.10.10.41:80", 1, Forward.TUNNEL)),
+        {"": {"scheduler": "wlc"}, " -> 10.10.10.41:80": {"forward": "tunnel", "weight": 1}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("server", "told"), TOLD.values(), ids=TOLD.keys())
+def test_what_comes_is_told_without_the_kernels_defaults(
+    server: VirtualServer, told: dict[str, dict[str, object]]
+) -> None:
+    assert plan.changes(plan.plan({}, table(server))) == {
+        f"{server.key}{real}": {"old": None, "new": settings} for real, settings in told.items()
+    }
+
+
 def test_a_deleted_virtual_server_is_told_with_its_real_servers() -> None:
     assert plan.changes(plan.plan(web(RS1), {}, purge=True)) == {
         WEB: {"old": {"scheduler": "wlc"}, "new": None},

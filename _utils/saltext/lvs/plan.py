@@ -247,16 +247,18 @@ def _telling(server: VirtualServer | RealServer | None) -> dict[str, Any] | None
     if server is None:
         return None
     always = {"scheduler", "forward", "weight"}
-    unset = {
-        "netmask": 128 if isinstance(server, VirtualServer) and server.key.family == 6 else 32,
-        "tunnel_type": "ipip",
-        "tunnel_checksum": "none",
-    }
+    unset = _described(_with_defaults(server))
     return {
         name: value
         for name, value in _described(server).items()
-        if name in always or (value and value != unset.get(name))
+        if name in always or value != unset[name]
     }
+
+
+def _with_defaults(server: VirtualServer | RealServer) -> VirtualServer | RealServer:
+    if isinstance(server, VirtualServer):
+        return VirtualServer.empty(server.key)
+    return RealServer(server.key, server.forward)
 
 
 def describe_key(key: VirtualServerKey | RealServerKey) -> dict[str, Any]:
