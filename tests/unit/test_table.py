@@ -271,6 +271,11 @@ WRONG = {
         {WEB: {"scheduler_flags": ["sh-port"]}},
         f"table:{WEB}:scheduler_flags:0 is 'sh-port'; it should be one of fallback, port, flag-3",
     ),
+    "a flag that is no word": (
+        {WEB: {"scheduler_flags": [{"port": True}]}},
+        f"table:{WEB}:scheduler_flags:0 is {{'port': True}}; it should be one of fallback, port, "
+        "flag-3",
+    ),
     "an empty netmask for IPv6": (
         {"tcp [fd00::10]:80": {"netmask": 0}},
         "table:tcp [fd00::10]:80:netmask is 0; it should be a whole number from 1 to 128",

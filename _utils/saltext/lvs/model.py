@@ -1151,7 +1151,7 @@ def read_scheduler_flags(section: Section) -> int:
     """``scheduler_flags`` of a pillar or of a plain table, as bits."""
     flags = 0
     for word, path in section.items_of("scheduler_flags"):
-        if word not in SCHEDULER_FLAGS:
+        if not isinstance(word, str) or word not in SCHEDULER_FLAGS:
             raise InvalidConfig(path, word, "one of " + ", ".join(SCHEDULER_FLAGS))
         flags |= SCHEDULER_FLAGS[word]
     return flags
