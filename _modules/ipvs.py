@@ -124,14 +124,7 @@ def plan_(cluster=None, purge=None, table=None, absent=(), netns=None):
         salt 'lb*' ipvs.plan
     """
     wanted = _wanted(cluster, purge, table, absent)
-    loaded = ipvs.loaded()
-    current = namespaces.within(netns, ipvs.read).table if loaded else {}
-    ops = plan.plan(current, **wanted)
-    return {
-        "operations": [str(op) for op in ops],
-        "changes": plan.changes(ops),
-        "loaded": loaded,
-    }
+    return {**_planned(wanted, netns), "loaded": ipvs.loaded()}
 
 
 @_salt_errors
@@ -538,9 +531,7 @@ def restore(table=None, path=None, purge=False, test=False, netns=None):
     leave = _kept_elsewhere(_cluster())
     wanted = {"desired": desired, "purge": bool(purge), "leave": leave}
     if test:
-        current = namespaces.within(netns, ipvs.read).table if ipvs.loaded() else {}
-        ops = plan.plan(current, **wanted)
-        done = {"operations": [str(op) for op in ops], "changes": plan.changes(ops), "left": []}
+        done = {**_planned(wanted, netns), "left": []}
     else:
         done = _done(namespaces.within(netns, lambda: ipvs.apply(**wanted)))
     return {**done, "left_alone": [str(key) for key in desired if key in leave]}
@@ -569,12 +560,18 @@ def _listed(snapshot):
     return listed
 
 
+def _planned(wanted, netns):
+    """What an apply would do now; before IPVS is loaded, its table counts as empty."""
+    current = namespaces.within(netns, ipvs.read).table if ipvs.loaded() else {}
+    return _told(plan.plan(current, **wanted))
+
+
 def _done(outcome):
-    return {
-        "operations": [str(op) for op in outcome.ops],
-        "changes": plan.changes(outcome.ops),
-        "left": [str(op) for op in outcome.left],
-    }
+    return {**_told(outcome.ops), "left": [str(op) for op in outcome.left]}
+
+
+def _told(ops):
+    return {"operations": [str(op) for op in ops], "changes": plan.changes(ops)}
 
 
 def _edited(key, change, netns, cluster):
