@@ -580,13 +580,18 @@ def loaded() -> bool:
     return os.path.exists("/proc/thread-self/net/ip_vs")
 
 
+def expect_loaded() -> None:
+    """Raise :class:`~saltext.lvs.errors.NotAvailable` unless the kernel has IPVS loaded."""
+    if not loaded():
+        raise NotAvailable(NOT_LOADED)
+
+
 def client() -> Client:
     """A conversation with IPVS where it is loaded; nothing is loaded for it.
 
     Raises :class:`~saltext.lvs.errors.NotAvailable`.
     """
-    if not loaded():
-        raise NotAvailable(NOT_LOADED)
+    expect_loaded()
     return Client()
 
 

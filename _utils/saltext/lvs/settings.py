@@ -488,9 +488,9 @@ def flush(leave: Collection[VirtualServerKey] = ()) -> ipvs.Outcome:
         Virtual servers that another program keeps.
     """
     if leave:
-        # An apply would load IPVS; this says that it is not loaded.
-        with ipvs.client():
-            return ipvs.apply({}, purge=True, leave=leave)
+        # An apply would load it.
+        ipvs.expect_loaded()
+        return ipvs.apply({}, purge=True, leave=leave)
     with _changing() as client:
         before = client.read().table
         client.ask(IPVS_CMD_FLUSH, NLM_F_ACK, b"", "delete all virtual servers")
