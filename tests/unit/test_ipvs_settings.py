@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from saltext.lvs import netlink, settings
+from saltext.lvs import model, netlink, settings
 from saltext.lvs.errors import InvalidConfig, LvsError
 from saltext.lvs.settings import Info, SyncDaemon, SyncState, Timeouts
 
@@ -39,7 +39,7 @@ def test_timeouts_are_written_as_the_uapi_header_says() -> None:
     )
 
 
-seconds = st.integers(1, settings.MAX_TIMEOUT_SECONDS)
+seconds = st.integers(1, model.MAX_TIMEOUT_SECONDS)
 
 
 @given(st.builds(Timeouts, seconds, seconds, seconds))

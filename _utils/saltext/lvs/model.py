@@ -1070,16 +1070,10 @@ class _Builder:
 
     def _ipvs(self) -> IpvsSettings:
         section = self.top.section("ipvs")
-        timeouts = section.section("timeouts")
         found = IpvsSettings(
-            timeouts={
-                name: timeouts.integer(name, 1, MAX_TIMEOUT_SECONDS)
-                for name in ("tcp", "tcpfin", "udp")
-                if timeouts.has(name)
-            },
+            timeouts=read_timeouts(section.section("timeouts")),
             sysctls=as_ipvs_sysctls(section.raw("sysctls"), section.at("sysctls")),
         )
-        timeouts.finish()
         section.finish()
         return found
 
@@ -1207,6 +1201,20 @@ def read_tunnel(section: Section) -> Tunnel:
             section.at("tunnel_checksum"), checksum.value, f"{words} with tunnel_type {kind.value}"
         )
     return Tunnel(kind, port, checksum)
+
+
+def read_timeouts(section: Section) -> dict[str, int]:
+    """IPVS's timeouts of a pillar or of a function's arguments, in seconds, where they are given.
+
+    The kernel takes 0 for "as it is", so that is refused.
+    """
+    found = {
+        name: section.integer(name, 1, MAX_TIMEOUT_SECONDS)
+        for name in ("tcp", "tcpfin", "udp")
+        if section.has(name)
+    }
+    section.finish()
+    return found
 
 
 def _check_type(value: Any, path: str) -> CheckType:

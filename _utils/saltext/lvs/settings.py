@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from saltext.lvs import ipvs, locking, plan, wire
+from saltext.lvs import ipvs, locking, model, plan, wire
 from saltext.lvs.errors import InvalidConfig, KernelError, LvsError
 from saltext.lvs.ipvs import IPVS_CMD_ATTR_SERVICE
-from saltext.lvs.model import MAX_PORT, MAX_TIMEOUT_SECONDS, VirtualServerKey
+from saltext.lvs.model import MAX_PORT, VirtualServerKey
 from saltext.lvs.netlink import (
     NLM_F_ACK,
     NLM_F_DUMP,
@@ -118,15 +118,9 @@ TIMEOUT_ATTRIBUTES = {
 def wanted_timeouts(values: Mapping[str, Any]) -> dict[str, int]:
     """Check the timeouts that somebody asked for, and leave out those that are None.
 
-    Raises :class:`InvalidConfig`; 0 is refused because the kernel takes it for "as it is".
+    Raises :class:`InvalidConfig`.
     """
-    section = Section(values, "timeouts")
-    wanted = {
-        name: section.integer(name, 1, MAX_TIMEOUT_SECONDS)
-        for name in TIMEOUT_ATTRIBUTES
-        if section.has(name)
-    }
-    section.finish()
+    wanted = model.read_timeouts(Section(values, "timeouts"))
     if not wanted:
         raise InvalidConfig("timeouts", None, "at least one of tcp, tcpfin, udp, in seconds")
     return wanted
