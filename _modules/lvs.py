@@ -519,6 +519,29 @@ def check_server(protocol=None, service_address=None, server_address=None, **kwa
 
 
 @_salt_errors
+def check_changeable(protocol=None, service_address=None):
+    """
+    Check that a virtual server may be changed by hand, be it in the kernel's table or not.
+
+    Returns True. Raises SaltInvocationError for an argument that cannot be right, and
+    CommandExecutionError where keepalived keeps it by the pillar.
+
+    protocol, service_address
+        As for ``lvs.add_service``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.check_changeable tcp 10.10.10.12:80
+    """
+    key = ipvsadm.virtual_server_key(protocol, service_address)
+    if key in _kept():
+        raise errors.KeptElsewhere(str(key))
+    return True
+
+
+@_salt_errors
 def get_rules():
     """
     Return the IPVS table as text that ``ipvsadm -R`` and ``ipvs.restore`` read.

@@ -67,6 +67,7 @@ def present(
         else:
             return _answer(name, f"{told} is present")
         if __opts__["test"]:
+            __salt__["lvs.check_changeable"](protocol, service_address)
             return _answer(name, f"{told} would be {made}", word, result=None)
         function = "lvs.add_server" if word == "Present" else "lvs.edit_server"
         __salt__[function](*where, **wanted)
@@ -88,6 +89,7 @@ def absent(name, protocol=None, service_address=None, server_address=None):
         if not __salt__["lvs.check_server"](*where):
             return _answer(name, f"{told} is not present")
         if __opts__["test"]:
+            __salt__["lvs.check_changeable"](protocol, service_address)
             return _answer(name, f"{told} would be removed", "Absent", result=None)
         __salt__["lvs.delete_server"](*where)
     except (CommandExecutionError, SaltInvocationError) as error:

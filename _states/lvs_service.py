@@ -53,6 +53,7 @@ def present(name, protocol=None, service_address=None, scheduler="wlc"):
         else:
             return _answer(name, f"LVS Service {name} is present")
         if __opts__["test"]:
+            __salt__["lvs.check_changeable"](protocol, service_address)
             return _answer(name, f"LVS Service {name} would be {made}", word, result=None)
         function = "lvs.add_service" if word == "Present" else "lvs.edit_service"
         __salt__[function](protocol, service_address, scheduler)
@@ -72,6 +73,7 @@ def absent(name, protocol=None, service_address=None):
         if not __salt__["lvs.check_service"](protocol, service_address):
             return _answer(name, f"LVS Service {name} is not present")
         if __opts__["test"]:
+            __salt__["lvs.check_changeable"](protocol, service_address)
             return _answer(name, f"LVS Service {name} would be removed", "Absent", result=None)
         __salt__["lvs.delete_service"](protocol, service_address)
     except (CommandExecutionError, SaltInvocationError) as error:

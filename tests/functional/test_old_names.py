@@ -157,6 +157,15 @@ def test_what_keepalived_keeps_is_refused_before_the_kernel_is_asked(minion: Min
     )
 
 
+def test_whether_it_may_be_changed_can_be_asked(minion: MinionMaker) -> None:
+    pillar = example("production")
+    pillar["lvs"]["virtual_servers"]["web"]["managed_by"] = "keepalived"
+    director = minion("lb1", pillar)
+    with pytest.raises(CommandExecutionError, match="^keepalived keeps tcp 10.10.10.10:80, as "):
+        director.call("lvs.check_changeable", **WEB)
+    assert director.call("lvs.check_changeable", "tcp", "10.10.10.10:8080") is True
+
+
 def test_a_wrong_argument_is_refused_before_the_kernel_is_asked(lb1: Minion) -> None:
     with pytest.raises(SaltInvocationError) as caught:
         lb1.call("lvs.add_server", weight="ten", **RS1)

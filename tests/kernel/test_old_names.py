@@ -680,3 +680,56 @@ def test_the_example_of_the_old_documentation_stays_as_it_is_on_the_second_run(
     assert held() == [WEB, RS1]
     assert lb1.state("lvs_server.absent", "lvsrs", **SERVER)["changes"] == {"lvsrs": "Absent"}
     assert held() == [WEB]
+
+
+# At the end: in one process, Salt runs the states of all minions with the pillar of that one which
+# loaded them last.
+KEPT_STATES: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "a scheduler": (
+        "lvs_service.present",
+        "web",
+        {**SERVICE, "scheduler": "rr"},
+        "LVS Service web is not as it should be",
+    ),
+    "the virtual server": (
+        "lvs_service.absent",
+        "web",
+        SERVICE,
+        "LVS Service web cannot be removed",
+    ),
+    "a weight": (
+        "lvs_server.present",
+        "rs1",
+        {**SERVER, "weight": 0},
+        f"{TOLD} is not as it should be",
+    ),
+    "a real server less": (
+        "lvs_server.absent",
+        "rs1",
+        SERVER,
+        f"{TOLD} cannot be removed",
+    ),
+}
+
+
+@pytest.mark.parametrize("test", [True, False], ids=["announced", "done"])
+@pytest.mark.parametrize(
+    ("function", "name", "arguments", "comment"), KEPT_STATES.values(), ids=KEPT_STATES.keys()
+)
+def test_a_state_of_what_keepalived_keeps_is_refused_also_in_advance(
+    director: Minion,
+    function: str,
+    name: str,
+    arguments: dict[str, Any],
+    comment: str,
+    test: bool,
+) -> None:
+    given(WEB, RS1)
+    assert director.state(function, name, test=test, **arguments) == {
+        "name": name,
+        "result": False,
+        "changes": {},
+        "comment": f"{comment}: keepalived keeps tcp 10.10.10.10:80, as the pillar says: change it "
+        "there",
+    }
+    assert held() == [WEB, RS1]
