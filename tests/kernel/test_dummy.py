@@ -22,6 +22,7 @@ from saltext.lvs.links import Action, Duty, NotOurs, Op
 from saltext.lvs.rtnetlink import MARK, HeldAddress, Link
 
 from tests.functional.conftest import Minion, example
+from tests.kernel.commands import ip
 
 pytestmark = pytest.mark.usefixtures("netns")
 
@@ -30,10 +31,6 @@ VIP, VIP6 = links.as_vips(["10.10.10.10", "fd00::10"])
 DUTY = Duty("prod", "dummy0", (VIP,), OWN)
 BOTH = replace(DUTY, vips=(VIP, VIP6))
 CONF = "/proc/sys/net/ipv4/conf"
-
-
-def ip(command: str) -> None:
-    subprocess.run(["ip", *command.split()], check=True, capture_output=True)
 
 
 def routes() -> list[str]:

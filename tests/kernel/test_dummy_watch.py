@@ -15,6 +15,7 @@ import pytest
 from saltext.lvs import arp, links, realserver, watch
 from saltext.lvs.links import Duty
 
+from tests.kernel.commands import ip
 from tests.lab.waiting import until
 
 pytestmark = pytest.mark.usefixtures("netns", "real_server")
@@ -22,10 +23,6 @@ pytestmark = pytest.mark.usefixtures("netns", "real_server")
 VIPS = links.as_vips(["10.10.10.10", "fd00::10"])
 DUTY = Duty("prod", "dummy0", VIPS, heals=True)
 Sent = list[dict[str, Any]]
-
-
-def ip(command: str) -> None:
-    subprocess.run(["ip", *command.split()], check=True, capture_output=True)
 
 
 @pytest.fixture

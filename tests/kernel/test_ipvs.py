@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import subprocess
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +23,7 @@ from saltext.lvs.namespaces import within
 from saltext.lvs.table import Table, with_real_server
 from saltext.lvs.wire import PackedTable
 
+from tests.kernel.commands import ipvsadm
 from tests.lab.namespaces import named_network
 from tests.unit.tables import key, real_server, table, tables, virtual_server
 
@@ -38,12 +38,6 @@ SEED_AS_IPVSADM_SAYS_IT = """\
 -a -t 10.10.10.10:80 -r 10.10.10.41:80 -g -w 50
 -a -t 10.10.10.10:80 -r 10.10.10.42:80 -g -w 50
 """
-
-
-def ipvsadm(*arguments: str) -> str:
-    return subprocess.run(
-        ["ipvsadm", *arguments], check=True, capture_output=True, text=True
-    ).stdout
 
 
 def test_the_guides_table_is_what_ipvsadm_shows() -> None:
@@ -105,7 +99,7 @@ KINDS = {
 def test_ipvsadm_and_we_read_each_others_virtual_servers(
     options: str, server: VirtualServer
 ) -> None:
-    ipvsadm(*options.split())
+    ipvsadm(options)
     assert ipvs.read().table == table(server)
     by_ipvsadm = ipvsadm("-Sn")
     ipvsadm("-C")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import salt.utils.args
 import yaml
 
 from tests.functional.conftest import Minion, minion
+from tests.kernel.commands import ip
 
 pytestmark = pytest.mark.usefixtures("netns")
 __all__ = ["minion"]
@@ -85,7 +85,7 @@ def card(netns: None) -> None:
         "address add 10.10.10.11/24 dev eth0",
         "address add fd00::11/64 dev eth0 nodad",
     ):
-        subprocess.run(["ip", *command.split()], check=True)
+        ip(command)
 
 
 EXACT = ("Look", "Take a real server out, now")

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import itertools
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from saltext.lvs.model import Forward, RealServer, VirtualServer
 from saltext.lvs.namespaces import within
 from saltext.lvs.table import Table
 
+from tests.kernel.commands import ip, run
 from tests.lab.namespaces import named_network
 from tests.unit.tables import SCHEDULERS, real_server, table, virtual_server
 
@@ -76,10 +76,6 @@ FORWARDS = {
     "direct": Forward.DIRECT,
     "through a tunnel": Forward.TUNNEL,
 }
-
-
-def ip(command: str) -> None:
-    subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
 
 
 def block(number: int) -> bytes:
@@ -159,7 +155,7 @@ def networks(netns: None) -> Iterator[None]:
     with named_network("client"), named_network("server"):
         for command in CABLES:
             ip(command)
-        subprocess.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+        run("sysctl -qw net.ipv4.ip_forward=1")
         yield
 
 
@@ -205,7 +201,7 @@ def test_a_download_goes_on_through_every_change_but_the_loss_of_its_real_server
     forward: Forward,
 ) -> None:
     if forward is Forward.TUNNEL:
-        subprocess.run(["modprobe", "ipip"], check=True)
+        run("modprobe ipip")
     for command in WAYS_BACK[forward]:
         ip(command)
     own = real_server(REAL_SERVER, 1, forward)

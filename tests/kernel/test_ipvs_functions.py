@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from saltext.lvs import sysctls
 
 from tests.functional.conftest import Minion, example
+from tests.kernel.commands import run
 
 pytestmark = pytest.mark.usefixtures("netns", "table")
 
@@ -50,10 +50,6 @@ def lb1(tmp_path_factory: pytest.TempPathFactory) -> Minion:
     theirs["check"] = {"types": ["tcp"]}
     pillar["lvs"]["virtual_servers"]["theirs"] = theirs
     return Minion("lb1", pillar, tmp_path_factory.mktemp("lb1"))
-
-
-def run(command: str) -> str:
-    return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ step on the way serves fewer clients than before and after.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Collection, Iterable, Mapping
 
 import pytest
@@ -14,6 +13,7 @@ from saltext.lvs import ipvs, plan
 from saltext.lvs.model import VirtualServer, VirtualServerKey
 from saltext.lvs.table import Table
 
+from tests.kernel.commands import ipvsadm
 from tests.unit.tables import tables
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -124,6 +124,6 @@ def test_no_step_on_the_kernel_serves_fewer_than_the_poorer_of_both_tables(
 def test_what_we_save_and_ipvsadm_clears_is_restored_whole(first: Table, second: Table) -> None:
     start_with(first)
     saved = ipvs.read().table.as_data()
-    subprocess.run(["ipvsadm", "-C"], check=True)
+    ipvsadm("-C")
     start_with(second)
     assert ipvs.apply(Table.from_data(saved), purge=True).table == first

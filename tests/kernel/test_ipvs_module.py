@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from tests.functional.conftest import Minion, example, minion
+from tests.kernel.commands import ipvsadm
 from tests.lab.namespaces import named_network
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -35,12 +35,6 @@ def lb1(minion: Callable[..., Minion]) -> Minion:
 def bare(minion: Callable[..., Minion]) -> Minion:
     """A minion whose pillar knows no cluster."""
     return minion("lb1", {"other": "things"})
-
-
-def ipvsadm(*arguments: str) -> str:
-    return subprocess.run(
-        ["ipvsadm", *arguments], check=True, capture_output=True, text=True
-    ).stdout
 
 
 def weights(director: Minion) -> dict[str, int]:

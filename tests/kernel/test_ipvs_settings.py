@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from saltext.lvs import ipvs, namespaces, settings, sysctls
 from saltext.lvs.errors import KernelError
 from saltext.lvs.settings import SyncDaemon, SyncState, Timeouts
 
+from tests.kernel.commands import ipvsadm, run
 from tests.unit.tables import key, real_server, table, virtual_server
 from tests.unit.test_ipvs_settings import daemons, seconds
 
@@ -31,14 +31,6 @@ DEFAULT = Timeouts(900, 120, 300)
 bounded = hypothesis_settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def run(command: str) -> str:
-    return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
-
-
-def ipvsadm(options: str) -> str:
-    return run(f"ipvsadm {options}")
 
 
 @pytest.fixture
@@ -314,7 +306,7 @@ def test_the_counters_of_what_is_not_there_cannot_be_zeroed() -> None:
 
 def test_every_setting_of_this_kernel_is_known_with_its_default() -> None:
     # These two schedulers bring settings of their own.
-    subprocess.run(["modprobe", "-a", "ip_vs_lblc", "ip_vs_lblcr"], check=True)
+    run("modprobe -a ip_vs_lblc ip_vs_lblcr")
     known = {line.name: line.default for line in sysctls.DIRECTOR_UNTOUCHED}
     known.update({line.name: "0" for line in sysctls.DIRECTOR})
     assert {

@@ -8,7 +8,6 @@ import contextlib
 import re
 import socket
 import socketserver
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from saltext.lvs.model import Forward
 from saltext.lvs.settings import SyncDaemon, SyncState
 from saltext.lvs.stats import Counters, Rates
 
+from tests.kernel.commands import run
 from tests.unit.tables import key, real_server, table, virtual_server
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -32,10 +32,6 @@ RS6 = real_server("[::1]:8001", 1, Forward.MASQ)
 SECONDS = 10
 # The kernel gathers its counters every two seconds.
 GATHERED = 2.5
-
-
-def run(command: str) -> str:
-    return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
 
 
 class Echo(socketserver.BaseRequestHandler):

@@ -22,6 +22,7 @@ from saltext.lvs.model import RealServer, VirtualServer, VirtualServerKey
 from saltext.lvs.table import Table
 
 from tests.kernel import children
+from tests.kernel.commands import ipvsadm
 from tests.unit.tables import key, real_server, table, virtual_server
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -58,12 +59,6 @@ SECOND_AS_IPVSADM_SAYS_IT = """\
 -a -t 10.10.10.11:80 -r 10.10.10.42:80 -g -w 2
 -a -u 10.10.10.10:53 -r 10.10.10.41:53 -g -w 1
 """
-
-
-def ipvsadm(*arguments: str) -> str:
-    return subprocess.run(
-        ["ipvsadm", *arguments], check=False, capture_output=True, text=True
-    ).stdout
 
 
 def rules() -> str:
@@ -187,7 +182,7 @@ class Meddler:
     def strike(self, probability: float) -> None:
         if self.active and self.random.random() < probability:
             self.struck.append(meddling(self.random))
-            ipvsadm(*self.struck[-1].split())
+            ipvsadm(self.struck[-1], check=False)
 
 
 def test_what_another_program_did_before_the_last_reading_is_told(

@@ -12,16 +12,10 @@ from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.model import VirtualServer
 from saltext.lvs.table import Table
 
+from tests.kernel import commands
 from tests.unit.tables import tables
 
 pytestmark = pytest.mark.usefixtures("netns")
-
-
-def asked(*options: str, text: str = "") -> str:
-    """What ipvsadm answers."""
-    return subprocess.run(
-        ["ipvsadm", *options], input=text, check=True, capture_output=True, text=True
-    ).stdout
 
 
 def read(text: str) -> Table:
@@ -70,10 +64,10 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_a_text_means_to_us_what_it_means_to_ipvsadm(text: str) -> None:
-    asked("-R", text=text + "\n")
+    commands.ipvsadm("-R", text=text + "\n")
     held = as_asked_for(ipvs.read().table)
     assert read(text) == held
-    saved = asked("-Sn")
+    saved = commands.ipvsadm("-Sn")
     assert read(saved) == held
     assert sorted(ipvsadm.write(held.values()).splitlines()) == sorted(
         saved.replace("-f -1 ", "-f 4294967295 ").splitlines()
@@ -90,7 +84,7 @@ THRESHOLDS = f"{WEB}\n-a -t 10.10.10.10:80 -r 10.10.10.41:80 -g -w 1 -x 100 -y 9
 
 
 def test_thresholds_that_ipvsadm_takes_but_does_not_save_are_read_and_written() -> None:
-    asked("-R", text=THRESHOLDS)
+    commands.ipvsadm("-R", text=THRESHOLDS)
     held = ipvs.read().table
     assert read(THRESHOLDS) == held
     assert ipvsadm.write(held.values()) == THRESHOLDS
@@ -127,7 +121,7 @@ def test_what_ipvsadm_refuses_is_refused(text: str) -> None:
     with pytest.raises(InvalidConfig):
         ipvsadm.read(text)
     with pytest.raises(subprocess.CalledProcessError):
-        asked("-R", text=text + "\n")
+        commands.ipvsadm("-R", text=text + "\n")
 
 
 @settings(
@@ -137,8 +131,8 @@ def test_what_ipvsadm_refuses_is_refused(text: str) -> None:
 def test_ipvsadm_makes_any_table_of_what_we_write(
     table: Table,
 ) -> None:
-    asked("-C")
-    asked("-R", text=ipvsadm.write(table.values()))
+    commands.ipvsadm("-C")
+    commands.ipvsadm("-R", text=ipvsadm.write(table.values()))
     assert ipvs.read().table == table
 
 
@@ -149,10 +143,10 @@ def test_ipvsadm_makes_any_table_of_what_we_write(
 def test_any_table_is_listed_as_ipvsadm_lists_it(
     table: Table,
 ) -> None:
-    asked("-C")
+    commands.ipvsadm("-C")
     ipvs.apply(Table.of(telling(server) for server in table.values()))
     held = ipvs.read().table.values()
-    head, _, listed = asked("-L", "-n").partition("\n")
+    head, _, listed = commands.ipvsadm("-L", "-n").partition("\n")
     assert head.startswith("IP Virtual Server version 1.2.1 (size=")
     assert by_virtual_server(ipvsadm.listing(held, {})) == by_virtual_server(
         listed.replace("FWM  -1 ", "FWM  4294967295 ")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from saltext.lvs import errors, keepalived, model, rtnetlink
 
 from tests.golden.cases import TEMPLATE, Case, cases
+from tests.kernel.commands import ip
 
 PASSWORD = "MY_PASS"
 SECONDS = 15
@@ -31,10 +32,6 @@ def cards(netns: None) -> None:
         ip(f"link set {card}-peer up")
         ip(f"link set {card} up")
     ip("address add 10.10.10.11/24 dev eth0")
-
-
-def ip(command: str) -> None:
-    subprocess.run(["ip", *command.split()], check=True)
 
 
 def until(holds: Callable[[], object], what: str) -> None:

@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import socket
-import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.install.conftest import SALTS, Salt
+from tests.kernel.commands import ip, ipvsadm
 from tools.parts import CHECKOUT, ENVIRONMENTS
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -78,12 +78,6 @@ def lb1(request: pytest.FixtureRequest, tmp_path: Path) -> Director:
     if reason:
         pytest.skip(reason)
     return Director(request.param, tmp_path)
-
-
-def ipvsadm(*options: str, text: str = "") -> str:
-    return subprocess.run(
-        ["ipvsadm", *options], input=text, check=True, capture_output=True, text=True
-    ).stdout
 
 
 # --------------------------------------------------------------------------------------------------
@@ -243,7 +237,7 @@ def serves_itself(netns: None) -> None:
     """All addresses of the page are this machine's own: packets need nobody else."""
     for number in (10, 41, 42):
         address = f"10.10.10.{number}/32"
-        subprocess.run(["ip", "address", "add", address, "dev", "lo"], check=True)
+        ip(f"address add {address} dev lo")
 
 
 class Connection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from saltext.lvs import ipvsadm as notation
 from saltext.lvs.table import Table
 
 from tests.functional.conftest import Minion, example
+from tests.kernel.commands import ip, ipvsadm
 from tests.lab.waiting import until
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -28,12 +28,6 @@ ON_RS1 = (*TCP, "10.10.10.41:80")
 def lb1(tmp_path_factory: pytest.TempPathFactory) -> Minion:
     """A minion without any pillar, as those who use the old names may well have it."""
     return Minion("lb1", {}, tmp_path_factory.mktemp("lb1"))
-
-
-def ipvsadm(*options: str, text: str = "") -> str:
-    return subprocess.run(
-        ["ipvsadm", *options], input=text, check=True, capture_output=True, text=True
-    ).stdout
 
 
 def given(*lines: str) -> None:
@@ -447,7 +441,7 @@ def test_lists_are_those_of_ipvsadm(lb1: Minion) -> None:
 
 def test_counters_are_set_to_zero_for_one_virtual_server_or_for_all(lb1: Minion) -> None:
     ports = (8001, 8002, 8003)
-    subprocess.run(["ip", "address", "add", "10.10.10.10/32", "dev", "lo"], check=True)
+    ip("address add 10.10.10.10/32 dev lo")
     for port in ports:
         given(f"-A -t 10.10.10.10:{port}", f"-a -t 10.10.10.10:{port} -r 127.0.0.1:9 -m")
         with socket.socket() as client:
