@@ -21,27 +21,19 @@ from saltext.lvs.model import (
     VirtualServerKey,
 )
 
+from tests.unit.handwritten import attributes
 from tests.unit.tables import real_server, virtual_server, virtual_servers
-
-
-def encoded(*parts: tuple[int, bytes]) -> bytes:
-    """Attributes written out by hand: struct nlattr of linux/netlink.h."""
-    written = b""
-    for kind, payload in parts:
-        padding = b"\0" * (-len(payload) % 4)
-        written += struct.pack("=HH", 4 + len(payload), kind) + payload + padding
-    return written
 
 
 def test_a_virtual_server_is_written_as_the_uapi_header_says() -> None:
     server = virtual_server("tcp 10.10.10.10:80", scheduler="wlc", persistence=5)
-    assert wire.pack_key(server.key) == encoded(
+    assert wire.pack_key(server.key) == attributes(
         (1, b"\x02\x00"),
         (2, b"\x06\x00"),
         (3, b"\x0a\x0a\x0a\x0a" + b"\0" * 12),
         (4, b"\x00\x50"),
     )
-    assert wire.pack_settings(server) == encoded(
+    assert wire.pack_settings(server) == attributes(
         (6, b"wlc\0"),
         (7, b"\x01\x00\x00\x00\xff\xff\xff\xff"),
         (8, b"\x05\x00\x00\x00"),
@@ -51,22 +43,22 @@ def test_a_virtual_server_is_written_as_the_uapi_header_says() -> None:
 
 def test_a_firewall_mark_stands_in_the_place_of_address_and_port() -> None:
     key = VirtualServerKey(None, None, 0, 7, 6)
-    assert wire.pack_key(key) == encoded((1, b"\x0a\x00"), (5, b"\x07\x00\x00\x00"))
+    assert wire.pack_key(key) == attributes((1, b"\x0a\x00"), (5, b"\x07\x00\x00\x00"))
 
 
 def test_a_persistence_engine_stands_behind_the_scheduler_as_the_kernel_writes_it() -> None:
     server = virtual_server("udp 10.10.10.10:5060", scheduler="rr", persistence_engine="sip")
-    assert wire.pack_settings(server).startswith(encoded((6, b"rr\0"), (11, b"sip\0")))
+    assert wire.pack_settings(server).startswith(attributes((6, b"rr\0"), (11, b"sip\0")))
 
 
 def test_a_real_server_is_written_as_the_uapi_header_says() -> None:
     server = replace(real_server("10.10.10.41:8080", 50, Forward.MASQ), upper_threshold=9)
-    assert wire.pack_real_key(server.key) == encoded(
+    assert wire.pack_real_key(server.key) == attributes(
         (11, b"\x02\x00"),
         (1, b"\x0a\x0a\x0a\x29" + b"\0" * 12),
         (2, b"\x1f\x90"),
     )
-    assert wire.pack_real_settings(server) == encoded(
+    assert wire.pack_real_settings(server) == attributes(
         (3, b"\x00\x00\x00\x00"),
         (4, b"\x32\x00\x00\x00"),
         (13, b"\x00"),
@@ -84,7 +76,7 @@ def test_a_tunnels_port_is_in_network_order_and_its_flags_are_not() -> None:
         tunnel_port=6080,
         tunnel_checksum=TunnelChecksum.REMOTE,
     )
-    tunnel = encoded((13, b"\x01"), (14, b"\x17\xc0"), (15, b"\x02\x00"))
+    tunnel = attributes((13, b"\x01"), (14, b"\x17\xc0"), (15, b"\x02\x00"))
     assert tunnel in wire.pack_real_settings(server)
 
 
@@ -143,7 +135,7 @@ def test_the_time_of_a_persistence_that_is_off_means_nothing() -> None:
 
 def test_an_older_kernel_tells_neither_the_family_nor_tunnels_of_a_real_server() -> None:
     server = real_server("10.10.10.41:80")
-    old = encoded(
+    old = attributes(
         (1, b"\x0a\x0a\x0a\x29" + b"\0" * 12),
         (2, b"\x00\x50"),
         (3, b"\x03\x00\x00\x00"),
@@ -158,7 +150,8 @@ def test_an_older_kernel_tells_neither_the_family_nor_tunnels_of_a_real_server()
 
 def test_a_kind_of_tunnel_that_nobody_knows_yet_is_kept_and_only_its_name_is_unknown() -> None:
     server = replace(real_server("10.10.10.41:80"), forward=Forward.TUNNEL)
-    newer = wire.pack_real_settings(server).replace(encoded((13, b"\0")), encoded((13, b"\x07")))
+    known, unknown = attributes((13, b"\0")), attributes((13, b"\x07"))
+    newer = wire.pack_real_settings(server).replace(known, unknown)
     data = wire.pack_real_key(server.key) + newer
     key, settings, _ = wire.repack_real_server(data, wire.FAMILY_NUMBERS[4])
     assert settings == newer
@@ -169,9 +162,9 @@ def test_a_kind_of_tunnel_that_nobody_knows_yet_is_kept_and_only_its_name_is_unk
 DAMAGED = {
     "an attribute longer than its message": struct.pack("=HH", 40, 1) + b"\x02\x00\x00\x00",
     "an attribute shorter than its header": struct.pack("=HH", 2, 1) + b"\0" * 8,
-    "no address family": encoded((4, b"\0\x50")),
-    "an address family of one byte": encoded((1, b"\x02")),
-    "an address of three bytes": encoded((1, b"\x02\0"), (2, b"\x06\0"), (3, b"\x0a\x0a\x0a")),
+    "no address family": attributes((4, b"\0\x50")),
+    "an address family of one byte": attributes((1, b"\x02")),
+    "an address of three bytes": attributes((1, b"\x02\0"), (2, b"\x06\0"), (3, b"\x0a\x0a\x0a")),
     "nothing": b"",
 }
 
