@@ -12,8 +12,15 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from saltext.lvs import wire
-from saltext.lvs.model import RealServer, RealServerKey, VirtualServer, VirtualServerKey
-from saltext.lvs.table import Table, describe, describe_real_server
+from saltext.lvs.model import (
+    WHOLE_PREFIX,
+    Forward,
+    RealServer,
+    RealServerKey,
+    VirtualServer,
+    VirtualServerKey,
+)
+from saltext.lvs.table import NO_KEY, Table, describe, describe_real_server
 from saltext.lvs.wire import Packed, PackedTable
 
 Servers = Mapping[VirtualServerKey, VirtualServer]
@@ -247,7 +254,11 @@ def _telling(server: VirtualServer | RealServer | None) -> dict[str, Any] | None
     if server is None:
         return None
     always = {"scheduler", "forward", "weight"}
-    unset = _described(_with_defaults(server))
+    unset = (
+        _UNSET[server.key.family]
+        if isinstance(server, VirtualServer)
+        else _UNSET_OF_REAL_SERVERS[server.forward]
+    )
     return {
         name: value
         for name, value in _described(server).items()
@@ -255,10 +266,14 @@ def _telling(server: VirtualServer | RealServer | None) -> dict[str, Any] | None
     }
 
 
-def _with_defaults(server: VirtualServer | RealServer) -> VirtualServer | RealServer:
-    if isinstance(server, VirtualServer):
-        return VirtualServer.empty(server.key)
-    return RealServer(server.key, server.forward)
+# The kernel's defaults, by address family and by forward.
+_UNSET = {
+    family: describe(VirtualServer.empty(VirtualServerKey(None, None, 0, 0, family)))
+    for family in WHOLE_PREFIX
+}
+_UNSET_OF_REAL_SERVERS = {
+    forward: describe_real_server(RealServer(NO_KEY, forward)) for forward in Forward
+}
 
 
 def describe_key(key: VirtualServerKey | RealServerKey) -> dict[str, Any]:
