@@ -45,7 +45,7 @@ from saltext.lvs.netlink import (
 )
 from saltext.lvs.plan import Action, Op, Servers
 from saltext.lvs.table import Table
-from saltext.lvs.wire import Connections, Packed, PackedTable
+from saltext.lvs.wire import U16, Connections, Packed, PackedTable
 
 # linux/genetlink.h
 GENL_ID_CTRL = 16
@@ -86,7 +86,6 @@ CONFLICTS = {
     Action.DELETE_REAL_SERVER: {errno.ENOENT, errno.ESRCH},
 }
 
-U16 = struct.Struct("=H")
 # struct nlmsghdr and struct genlmsghdr in one
 HEAD = struct.Struct("=LHHLLBBH")
 GENLMSGHDR_BYTES = 4
