@@ -1,21 +1,28 @@
 #!py
-"""A real server told that it has lost a VIP: ask it, and only it, to look and put it back.
+"""A real server told that it has lost a VIP, or that it may have been heard on ARP.
 
-The event is a hint, and may be forged: nothing of it is handed on but the name of who tells it.
-What lacks, and whether the minion is a real server at all, it finds out itself.
+For the one, ask it, and only it, to look and put the VIP back; for the other, have the runner find
+the directors that shall announce the VIPs again. The event is a hint, and may be forged: nothing of
+it is handed on but the name of who tells it. What lacks, and whether the minion is a real server at
+all, is found out there.
 """
 
 
 def run():
     minion_id = _teller()
-    if minion_id is None or data.get("acted") is True or not any(map(_is_loss, _changes())):
-        return {}
-    return {
-        "dummy-repair": {
-            # A list matches by the exact id: in a string, a comma or a star would mean others.
-            "local.dummy.repair": [{"tgt": [minion_id]}, {"tgt_type": "list"}],
-        }
-    }
+    reactions = {}
+    if minion_id is None:
+        return reactions
+    # One that puts it back itself, or has done so, is left to it.
+    at_it = data.get("acted") is True or data.get("healing") is True
+    if not at_it and any(map(_is_loss, _changes())):
+        # A list matches by the exact id: in a string, a comma or a star would mean others.
+        asked = [{"tgt": [minion_id]}, {"tgt_type": "list"}]
+        reactions["dummy-repair"] = {"local.dummy.repair": asked}
+    if any(map(_is_quiet_again, _changes())):
+        asked = [{"args": [{"minion_id": minion_id}]}]
+        reactions["lvs-announce"] = {"runner.lvs.announce": asked}
+    return reactions
 
 
 def _teller():
@@ -28,10 +35,16 @@ def _teller():
 
 def _changes():
     changes = data.get("changes")
-    return changes if isinstance(changes, list) else []
+    if not isinstance(changes, list):
+        return []
+    return [change for change in changes if isinstance(change, dict)]
 
 
 def _is_loss(change):
     # What is taken away again and again is left alone: a person must look.
-    lost = isinstance(change, dict) and change.get("now") == "lost"
-    return lost and change.get("gave_up") is not True
+    return change.get("now") == "lost" and change.get("gave_up") is not True
+
+
+def _is_quiet_again(change):
+    # It was not before, so neighbours may have learnt its MAC address for a VIP.
+    return "sysctl" in change and change.get("quiet") is True

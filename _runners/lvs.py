@@ -2,6 +2,11 @@
 What the master can say of Linux Virtual Server clusters.
 """
 
+import logging
+import os
+import time
+
+import salt.client
 import salt.pillar
 import salt.utils.minions
 import saltext.lvs
@@ -9,7 +14,10 @@ from salt.exceptions import SaltInvocationError
 
 saltext.lvs.refresh(__file__)
 
-from saltext.lvs import model  # noqa: E402 -- the library as it is now on disk
+# The library as it is now on disk.
+from saltext.lvs import errors, files, locking, model, reading, rounds  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 __virtualname__ = "lvs"
 
@@ -55,6 +63,122 @@ def validate(tgt="*", tgt_type="glob", saltenv=None, pillarenv=None):
     if not all(answer["valid"] for answer in judged.values()):
         __context__["retcode"] = 1
     return judged
+
+
+def announce(minion_id):
+    """
+    Have the directors of a real server's cluster tell all neighbours where its VIPs are.
+
+    For the reactor, which calls this where a real server may have been heard on ARP: neighbours
+    then keep its MAC address for a VIP. Which machines are asked, to call
+    :py:func:`keepalived.send_garp <saltext.lvs.modules.keepalived.send_garp>`, the pillar of that
+    minion says, as the master compiles it. They are asked once in five seconds for each cluster;
+    who comes sooner is covered by one more announcement, which begins when these five seconds are
+    over. Nobody waits for an answer.
+
+    Returns ``asked``, the directors' minion ids; ``cluster``; ``jid``, the job's, and ``delay``,
+    the seconds until they begin; where nobody is asked, ``asked`` is empty and ``why`` says the
+    reason, and the exit status is 1 unless an announcement that is still to come covers this one.
+
+    minion_id
+        The real server.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run lvs.announce rs1
+    """
+    if not _is_accepted(minion_id):
+        return _nobody("there is no minion of that id whose key is accepted")
+    covered = _booked(lambda book, now: (book, _known_of(book, minion_id, now)))
+    if covered is not None:
+        return covered
+    try:
+        cluster = model.from_pillar(_pillar(minion_id, None, None))
+        cluster.expect_role(minion_id, model.Role.REAL_SERVER)
+    except errors.LvsError as error:
+        _booked(lambda book, now: (book.with_stranger(minion_id, now), None))
+        return _nobody(str(error))
+    return _asked(cluster)
+
+
+def _asked(cluster):
+    """Ask a cluster's directors, unless they are asked already."""
+    if not cluster.directors:
+        return _nobody(f"cluster {cluster.name} has no directors")
+    ids = [name for name, one in cluster.real_servers.items() if one.minion]
+    delay = _booked(lambda book, now: book.with_cause(cluster.name, ids, now))
+    if delay is None:
+        return _covered(cluster.name)
+    try:
+        jid = _publish(sorted(cluster.directors), delay)
+    except Exception:
+        _booked(lambda book, now: (book.without(cluster.name), None))
+        raise
+    return {
+        "asked": sorted(cluster.directors),
+        "cluster": cluster.name,
+        "jid": jid,
+        "delay": round(delay, 3),
+    }
+
+
+def _is_accepted(minion_id):
+    """Whether it is the id of a minion of this master, and one that a pillar may name.
+
+    What an event says may be anything: only a name goes on to where files are looked for.
+    """
+    if not isinstance(minion_id, str) or not reading.NAME.fullmatch(minion_id):
+        return False
+    checked = salt.utils.minions.CkMinions(__opts__).check_minions([minion_id], "list")
+    return minion_id in checked["minions"]
+
+
+def _known_of(book, minion_id, now):
+    """The answer to a minion of which the book says enough; None if its pillar has to."""
+    cluster = book.covering(minion_id, now)
+    if cluster is not None:
+        return _covered(cluster)
+    if book.knows_as_stranger(minion_id):
+        return _nobody("it was no real server when the last one asked, less than a minute ago")
+    return None
+
+
+def _covered(cluster):
+    why = "an announcement that is still to come covers this one"
+    return {"asked": [], "cluster": cluster, "why": why}
+
+
+def _nobody(why):
+    log.info("Nobody is asked to announce VIPs: %s", why)
+    __context__["retcode"] = 1
+    return {"asked": [], "why": why}
+
+
+def _booked(change):
+    """Change the book of rounds, which all the master's processes share; what else it returns."""
+    path = os.path.join(__opts__["cachedir"], "saltext-lvs", "rounds.json")
+    with locking.exclusive(f"{path}.lock"):
+        now = time.time()
+        found = files.read(path)
+        before = rounds.Book.load(found[0] if found else "", now)
+        after, answer = change(before, now)
+        if after != before:
+            with files.beside(path, after.dump()) as written:
+                files.move(written, path)
+    return answer
+
+
+def _publish(directors, delay):
+    """Have directors announce what they hold; the job's id. Nobody waits for what they answer."""
+    with salt.client.get_local_client(mopts=__opts__) as client:
+        return client.cmd_async(
+            directors,
+            "keepalived.send_garp",
+            tgt_type="list",
+            kwarg={"delay": round(delay, 3)} if delay else None,
+        )
 
 
 def _minions(tgt, tgt_type):

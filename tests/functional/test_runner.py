@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import salt.cache
+import salt.client
 import salt.config
+import salt.exceptions
 import salt.pillar
 import salt.runner
+import yaml
+from saltext.lvs import rounds
 
 from tests.functional.conftest import CHECKOUT, EXAMPLES
 
@@ -18,6 +25,10 @@ VALID = {"valid": True, "problems": [], "warnings": []}
 @pytest.fixture
 def master(tmp_path: Path) -> dict[str, Any]:
     """A master's configuration with the example pillar."""
+    return configured(tmp_path)
+
+
+def configured(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "cache" / "proc").mkdir(parents=True)
     opts: dict[str, Any] = salt.config.master_config(None)
     opts.update(
@@ -103,3 +114,210 @@ def test_a_broken_pillar_file_is_told_as_such(master: dict[str, Any], tmp_path: 
     answer = validate(master, "lb1")["lb1"]
     assert answer["valid"] is False
     assert "lvs" in answer["problems"][0]
+
+
+# -------------------------------------------------------------------------------------------------
+# Have VIPs announced
+
+
+class Publisher:
+    """Takes jobs as Salt's own client does, and keeps what was asked for."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Any] = []
+        self.fails = False
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def cmd_async(self, tgt: Any, fun: str, **options: Any) -> str:
+        if self.fails:
+            raise salt.exceptions.SaltClientError("the master does not answer")
+        self.jobs.append((tgt, fun, options))
+        return "20270101000000000000"
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Publisher:
+    """What reaches minions."""
+    publisher = Publisher()
+    monkeypatch.setattr(salt.client, "get_local_client", lambda **_: publisher)
+    return publisher
+
+
+@pytest.fixture
+def keys(master: dict[str, Any]) -> None:
+    """Minions of the examples whose keys are accepted, and one that waits for it."""
+    accept(master)
+
+
+def accept(master: dict[str, Any]) -> None:
+    folder = Path(master["pki_dir"])
+    for name in ("rs1", "rs2", "lb1", "kvm1", "elsewhere", "staging-rs1"):
+        write_key(folder / "minions" / name)
+    write_key(folder / "minions_pre" / "staging-rs2")
+
+
+def write_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", encoding="ascii"
+    )
+
+
+def announce(master: dict[str, Any], minion_id: Any) -> Any:
+    return salt.runner.RunnerClient(master).cmd("lvs.announce", [minion_id], print_event=False)
+
+
+def book(master: dict[str, Any]) -> Path:
+    return Path(master["cachedir"], "saltext-lvs", "rounds.json")
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("minion_id", "cluster", "directors"),
+    [("rs1", "prod", ["lb1", "lb2"]), ("staging-rs1", "staging", ["staging-lb1"])],
+)
+def test_the_directors_of_a_real_server_are_asked_by_their_ids(
+    master: dict[str, Any],
+    published: Publisher,
+    minion_id: str,
+    cluster: str,
+    directors: list[str],
+) -> None:
+    answer = announce(master, minion_id)
+    assert answer == {
+        "asked": directors,
+        "cluster": cluster,
+        "jid": "20270101000000000000",
+        "delay": 0,
+    }
+    assert published.jobs == [
+        (directors, "keepalived.send_garp", {"tgt_type": "list", "kwarg": None})
+    ]
+
+
+@pytest.mark.usefixtures("keys")
+def test_what_comes_at_once_again_gets_one_more_round_and_no_third(
+    master: dict[str, Any], published: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "SECONDS_BETWEEN", 600.0)
+    announced = salt.runner.RunnerClient(master).functions["lvs.announce"]
+    answers = [announced(name) for name in ("rs1", "rs2", "rs1", "rs2", "rs1")]
+    assert [answer["asked"] for answer in answers] == [["lb1", "lb2"]] * 2 + [[]] * 3
+    first, second = published.jobs
+    assert first[2]["kwarg"] is None
+    assert 0 < second[2]["kwarg"]["delay"] <= rounds.SECONDS_BETWEEN
+    assert answers[2] == {
+        "asked": [],
+        "cluster": "prod",
+        "why": "an announcement that is still to come covers this one",
+    }
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_round_that_could_not_be_asked_for_does_not_count(
+    master: dict[str, Any], published: Publisher
+) -> None:
+    published.fails = True
+    assert "the master does not answer" in announce(master, "rs1")
+    published.fails = False
+    assert announce(master, "rs1")["delay"] == 0
+
+
+@pytest.mark.usefixtures("keys")
+def test_grains_that_a_minion_may_forge_are_asked_for_nothing(
+    master: dict[str, Any], published: Publisher
+) -> None:
+    forged = {"id": "rs1", "lvs": {"directors": ["kvm1"]}, "roles": ["realserver"]}
+    cache = salt.cache.factory(master)
+    cache.store("minions/elsewhere", "data", {"grains": forged, "pillar": {"lvs": {}}})
+    assert announce(master, "elsewhere")["asked"] == []
+    assert published.jobs == []
+
+
+NOT_ACCEPTED = "there is no minion of that id whose key is accepted"
+WRONG: dict[str, tuple[Any, str]] = {
+    "a star": ("*", NOT_ACCEPTED),
+    "a glob that would match": ("rs?", NOT_ACCEPTED),
+    "a list in a string": ("rs1,rs2", NOT_ACCEPTED),
+    "a line's end": ("rs1\n", NOT_ACCEPTED),
+    "a NUL": ("rs1\0", NOT_ACCEPTED),
+    "a DEL": ("rs1\x7f", NOT_ACCEPTED),
+    "a way out of the folder": ("../minions/rs1", NOT_ACCEPTED),
+    "the folder itself": (".", NOT_ACCEPTED),
+    "nothing": ("", NOT_ACCEPTED),
+    "a very long name": ("r" * 5000, NOT_ACCEPTED),
+    "a compound target": ("G@os:Debian", NOT_ACCEPTED),
+    "Jinja": ("{{ salt['cmd.run']('id') }}", NOT_ACCEPTED),
+    "None": (None, NOT_ACCEPTED),
+    "a number": (41, NOT_ACCEPTED),
+    "a list": (["rs1"], NOT_ACCEPTED),
+    "a mapping": ({"rs1": "rs1"}, NOT_ACCEPTED),
+    "a minion that nobody knows": ("rs99", NOT_ACCEPTED),
+    "a minion whose key is not accepted": ("staging-rs2", NOT_ACCEPTED),
+    "a director": ("lb1", "lb1 is no realserver of cluster prod: it plays director there"),
+    "a virtualization host": (
+        "kvm1",
+        "kvm1 is no realserver of cluster prod: it plays hypervisor there",
+    ),
+    "a minion without a cluster": (
+        "elsewhere",
+        "lvs is missing; it should be the cluster's description; see docs/pillar.md",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def one_master(tmp_path_factory: pytest.TempPathFactory) -> salt.runner.RunnerClient:
+    """One master for all that is wrong."""
+    master = configured(tmp_path_factory.mktemp("master"))
+    accept(master)
+    return salt.runner.RunnerClient(master)
+
+
+@pytest.mark.parametrize(("minion_id", "why"), WRONG.values(), ids=WRONG.keys())
+def test_who_is_no_real_server_has_nobody_asked(
+    one_master: salt.runner.RunnerClient, published: Publisher, minion_id: Any, why: str
+) -> None:
+    assert one_master.functions["lvs.announce"](minion_id) == {"asked": [], "why": why}
+    assert published.jobs == []
+    # No name from an event becomes one of a file.
+    folder = book(one_master.opts).parent
+    written = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    assert written <= {"rounds.json", "rounds.json.lock"}
+
+
+@pytest.mark.usefixtures("keys", "published")
+def test_who_was_no_real_server_a_moment_ago_costs_no_second_look(
+    master: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announce(master, "kvm1")
+
+    def looked(*_: Any, **__: Any) -> None:
+        raise AssertionError("its pillar was compiled again")
+
+    monkeypatch.setattr(salt.pillar, "Pillar", looked)
+    assert announce(master, "kvm1") == {
+        "asked": [],
+        "why": "it was no real server when the last one asked, less than a minute ago",
+    }
+    written = json.loads(book(master).read_text(encoding="utf-8"))
+    assert list(written["strangers"]) == ["kvm1"]
+    assert abs(written["strangers"]["kvm1"] - time.time()) < 60
+
+
+def test_the_master_answers_what_the_shipped_configuration_says() -> None:
+    text = (CHECKOUT / "lvs" / "files" / "master.conf").read_text(encoding="utf-8")
+    bound = {tag: files for item in yaml.safe_load(text)["reactor"] for tag, files in item.items()}
+    assert bound == {
+        "salt/beacon/*/dummy/change": ["salt://_reactors/dummy_lost.sls"],
+        "salt/minion/*/start": ["salt://_reactors/minion_start.sls"],
+    }
+    for files in bound.values():
+        for name in files:
+            path = CHECKOUT / name.removeprefix("salt://")
+            assert path.read_text(encoding="utf-8").startswith("#!py\n")
