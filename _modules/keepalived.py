@@ -20,7 +20,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 saltext.lvs.refresh(__file__)
 
 # The library as it is now on disk.
-from saltext.lvs import errors, garp, keepalived, model, rtnetlink  # noqa: E402
+from saltext.lvs import errors, garp, keepalived, model, networkd, rtnetlink  # noqa: E402
 
 __virtualname__ = "keepalived"
 
@@ -196,6 +196,60 @@ def status():
     """
     addresses = [held.address.ip for link in rtnetlink.read_all() for held in link.addresses]
     return keepalived.status(_cluster(), addresses)
+
+
+@_salt_errors
+def plan_keep_vips():
+    """
+    Return what ``keepalived.keep_vips`` would do now, and change nothing: ``operations``,
+    sentences, and ``changes``, a ``diff`` for each file.
+
+    Raises SaltInvocationError for a wrong pillar, CommandExecutionError for a file that cannot be
+    read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' keepalived.plan_keep_vips
+    """
+    return _told(networkd.plan(_vip_interfaces()))
+
+
+@_salt_errors
+def keep_vips():
+    """
+    Have systemd-networkd leave VIPs alone on the interfaces where keepalived puts them, as far as
+    it manages these: otherwise it takes them away when it is restarted.
+
+    Beside the file that an interface goes by, a file of our own in ``/etc/systemd/network`` says
+    ``KeepConfiguration=``, unless what is there already keeps VIPs. A restart of systemd-networkd
+    reads it; nothing that runs is told, because ``networkctl reload`` takes the interface's own
+    address away for a moment. Files of ours that are no longer needed go: also on a minion that is
+    no director any more. The answer is as of ``keepalived.plan_keep_vips``, but of what was done.
+
+    Raises what that does, and CommandExecutionError for a file that cannot be written.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' keepalived.keep_vips
+    """
+    planned = networkd.plan(_vip_interfaces())
+    networkd.write(planned)
+    return _told(planned)
+
+
+def _vip_interfaces():
+    return networkd.interfaces(model.from_pillar(__pillar__), __opts__["id"])
+
+
+def _told(planned):
+    return {
+        "operations": [str(change) for change in planned],
+        "changes": {change.path: change.as_data() for change in planned},
+    }
 
 
 # What a caller may have a job wait for.

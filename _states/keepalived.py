@@ -1,7 +1,11 @@
 """
-Keep a director's ``keepalived.conf`` as the pillar describes it.
+Keep a director's ``keepalived.conf`` as the pillar describes it, and its VIPs where keepalived put
+them.
 
 .. code-block:: yaml
+
+    lvs-director-vips-kept:
+      keepalived.vips_kept
 
     lvs-keepalived-config:
       keepalived.config
@@ -57,6 +61,34 @@ def config(name="/etc/keepalived/keepalived.conf", template=None, saltenv=None):
     except (CommandExecutionError, SaltInvocationError) as error:
         return {**ret, "result": False, "comment": str(error)}
     return {**ret, "changes": plan["changes"], **_verdict(name, plan, __opts__["test"])}
+
+
+def vips_kept(name):
+    """systemd-networkd leaves VIPs alone on the interfaces where keepalived puts them.
+
+    Where it does not manage them, there is nothing to do; on a minion that is no director any more,
+    what was written for it goes. See ``keepalived.keep_vips``.
+
+    name
+        Any.
+    """
+    ret = {
+        "name": name,
+        "changes": {},
+        "result": True,
+        "comment": "systemd-networkd takes no VIP away.",
+    }
+    act = "keepalived.plan_keep_vips" if __opts__["test"] else "keepalived.keep_vips"
+    try:
+        told = __salt__[act]()
+    except (CommandExecutionError, SaltInvocationError) as error:
+        return {**ret, "result": False, "comment": str(error)}
+    if not told["operations"]:
+        return ret
+    verb, result = ("would be changed", None) if __opts__["test"] else ("were changed", True)
+    head = f"The files for systemd-networkd {verb}:"
+    comment = "\n".join([head, *(f"- {operation}" for operation in told["operations"])])
+    return {**ret, "result": result, "changes": told["changes"], "comment": comment}
 
 
 def _verdict(name, plan, test):

@@ -38,6 +38,10 @@ lvs-ipvs-table:
       - id: lvs-director-modules
       - ipvs: lvs-director-sysctls
 
+# Before keepalived puts one there.
+lvs-director-vips-kept:
+  keepalived.vips_kept
+
 lvs-keepalived-config:
   keepalived.config:
     - name: {{ names.config }}

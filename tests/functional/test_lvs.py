@@ -55,6 +55,7 @@ SLS = {
             "lvs-director-modules-at-boot",
             "lvs-director-sysctls",
             "lvs-ipvs-table",
+            "lvs-director-vips-kept",
             "lvs-keepalived-config",
             "lvs-keepalived-service",
         ],

@@ -42,7 +42,7 @@ class Case:
 
 def folders() -> list[Path]:
     """The cases' folders."""
-    others = ("__pycache__", "at_boot")
+    others = ("__pycache__", "at_boot", "vips_kept")
     return sorted(path for path in HERE.iterdir() if path.is_dir() and path.name not in others)
 
 

@@ -1,0 +1,79 @@
+"""The state that has systemd-networkd leave a director's VIPs alone, under Salt's own loader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from saltext.lvs import networkd
+
+from tests.functional.conftest import MinionMaker, example
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine whose eth0 is systemd-networkd's: the folder of its files."""
+    folder, links, numbers = (tmp_path / name for name in ("network", "links", "numbers"))
+    (numbers / "eth0").mkdir(parents=True)
+    (numbers / "eth0" / "ifindex").write_text("2\n")
+    folder.mkdir()
+    links.mkdir()
+    (folder / "10-eth0.network").write_text("[Match]\nName=eth0\n")
+    (links / "2").write_text(f"ADMIN_STATE=configured\nNETWORK_FILE={folder}/10-eth0.network\n")
+    monkeypatch.setattr(networkd, "FOLDERS", (str(folder),))
+    monkeypatch.setattr(networkd, "LINKS", str(links))
+    monkeypatch.setattr(networkd, "NUMBERS", str(numbers))
+    return folder
+
+
+RIGHT = {
+    "name": "vips",
+    "result": True,
+    "changes": {},
+    "comment": "systemd-networkd takes no VIP away.",
+}
+
+
+def test_the_state_does_what_its_test_said_and_no_more(minion: MinionMaker, network: Path) -> None:
+    lb1 = minion("lb1")
+    path = network / "10-eth0.network.d" / "50-saltext-lvs.conf"
+    text = networkd.file_of("10-eth0.network").text
+    added = "".join(f"+{line}\n" for line in text.splitlines())
+    changes = {str(path): {"diff": f"--- /dev/null\n+++ {path}\n@@ -0,0 +1,4 @@\n{added}"}}
+    tested = lb1.state("keepalived.vips_kept", "vips", test=True)
+    assert tested == {
+        "name": "vips",
+        "result": None,
+        "changes": changes,
+        "comment": f"The files for systemd-networkd would be changed:\n- write {path}",
+    }
+    assert not path.exists()
+    done = lb1.state("keepalived.vips_kept", "vips")
+    assert done == {
+        "name": "vips",
+        "result": True,
+        "changes": changes,
+        "comment": f"The files for systemd-networkd were changed:\n- write {path}",
+    }
+    assert path.read_text() == text
+    for test in (True, False):
+        assert lb1.state("keepalived.vips_kept", "vips", test=test) == RIGHT
+
+
+def test_who_is_no_director_any_more_keeps_nothing_of_it(
+    minion: MinionMaker, network: Path
+) -> None:
+    minion("lb1").call("keepalived.keep_vips")
+    path = network / "10-eth0.network.d" / "50-saltext-lvs.conf"
+    former = minion("rs1")
+    assert former.call("keepalived.plan_keep_vips")["operations"] == [f"remove {path}"]
+    assert former.call("keepalived.keep_vips")["operations"] == [f"remove {path}"]
+    assert [entry.name for entry in network.iterdir()] == ["10-eth0.network"]
+
+
+def test_a_wrong_pillar_fails_the_state(minion: MinionMaker) -> None:
+    pillar = example("production")
+    pillar["lvs"]["vrrp_instances"]["VirtIP_10"]["advert_int"] = 0
+    failed = minion("lb1", pillar).state("keepalived.vips_kept", "vips")
+    assert failed["result"] is False
+    assert "lvs:vrrp_instances:VirtIP_10:advert_int is 0" in failed["comment"]
