@@ -30,38 +30,25 @@ An event's tag is ``salt/beacon/<minion id>/dummy/change`` or ``.../state``. Bot
 minion that tells it; ``cluster``; ``boot_id`` and ``seq``, which together with the id make an event
 that one and no other (``seq`` grows, with gaps); ``at``, when it was seen, in seconds since 1970.
 
-``change`` has ``acted``, whether this minion has put something back already, and lists in
-``changes`` what one look found changed. For a VIP: ``interface``, ``address``;
-``was`` (``held``, ``lost``, or None at the first look) and ``now`` (``lost`` or ``restored``);
-``since``, when that loss was first seen; ``count``, how often it was lost since the minion watches;
-``repaired``, whether the minion has put it back by itself; and ``problem``, why not, if it should
-have: because it failed, or, with ``gave_up``, because it did so three times within a minute
-already: then something else takes the VIP away, and who that may be is said. A VIP is held if the
-interface has its address, be it up or down. For an ARP setting: ``sysctl``, ``was``, ``now``, and
-``quiet``, whether ARP requests for a VIP stay unanswered with it. The kernel sends no word when one
-changes, so the look of every second is what finds it.
+``change`` comes at once and lists in ``changes`` what one look found changed. ``healing`` is True
+where the minion is putting that right; what came of it follows in another event, with ``acted``
+True. With neither, it is left to the reactor. For a VIP: ``interface``, ``address``; ``was``
+(``held``, ``lost``, or None at the first look) and ``now`` (``lost``, ``restored``, or
+``released``, given up on purpose); ``since``, when that loss was first seen; ``count``, how often
+it was lost since the minion watches; ``repaired``, whether the minion has put it back by itself;
+and ``problem``, why not, if it should have: because it failed, or, with ``gave_up``, because it did
+so three times within a minute already: then something else takes the VIP away, and who that may be
+is said. A VIP is held if the interface has its address, be it up or down. For an ARP setting:
+``sysctl``, ``was``, ``now``, ``repaired``, ``problem``, and ``quiet``, whether ARP requests for a
+VIP stay unanswered with it. The kernel sends no word when one changes, so the look of every second
+is what finds it.
 
 ``state`` tells the whole truth: ``interface``; ``vips``, a list of ``address``, ``now``, ``since``
-and ``count``; ``sysctls``; ``quiet``. It comes at the first look, then every ``repeat`` seconds.
+and ``count``; ``sysctls``; ``quiet``; ``enabled``; and ``leaving``, VIPs that were given up and are
+still held because somebody may use them. It comes at the first look, then every ``repeat`` seconds.
 What is wrong at the first look is a change as well: after a reboot that is how a lost VIP shows.
 
-.. code-block:: yaml
-
-    # salt/beacon/rs1/dummy/change
-    id: rs1
-    cluster: prod
-    boot_id: 5f0c1d3e-6a0b-4c58-9d6e-0b8f7f5a2f11
-    seq: 4711
-    at: 1795350411.54
-    acted: False
-    changes:
-      - interface: dummy0
-        address: 10.10.10.10
-        was: held
-        now: lost
-        since: 1795350411.54
-        count: 1
-        repaired: False
+The page ``docs/events.md`` has all of it in tables, with an example.
 """
 
 __virtualname__ = "dummy"

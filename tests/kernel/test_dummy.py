@@ -88,6 +88,11 @@ def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(realserver, "RECORD", str(tmp_path / "state" / "dummy.json"))
 
 
+@pytest.fixture
+def memory() -> watch.Memory:
+    return watch.Memory(duty=BOTH)
+
+
 def applied(duty: Duty = DUTY) -> None:
     """As if an apply had put the VIPs there, and something had taken them away."""
     realserver._note(duty.interface, map(str, duty.vips), ())
@@ -287,6 +292,28 @@ def test_it_is_enough_that_the_card_is_quiet() -> None:
     assert made() != []
 
 
+def test_directors_that_are_reached_by_another_card_count_too(memory: watch.Memory) -> None:
+    ip("link add eth1 type veth peer name far1")
+    ip("address add 192.0.2.41/24 dev eth1")
+    ip("link set eth1 up")
+    there = ipaddress.ip_address("192.0.2.2")
+    duty = replace(DUTY, directors=(there,))
+    settings("eth1", 4, 0)
+    assert realserver.faults(DUTY) == ()
+    assert [fault.interface for fault in realserver.faults(duty)] == ["eth1"]
+    with pytest.raises(arp.Noisy):
+        realserver.present(duty)
+    applied(duty)
+    memory.duty = duty
+    assert told(memory) == [
+        ("10.10.10.10", None, "lost"),
+        ("net.ipv4.conf.eth1.arp_ignore", None, 4),
+    ]
+    realserver.heal(duty)
+    assert Path(f"{CONF}/eth1/arp_ignore").read_text().strip() == "1"
+    assert addresses() == ["10.10.10.10/32"]
+
+
 def test_an_ipv6_vip_asks_for_no_setting() -> None:
     settings("all", 0, 0)
     assert made(replace(DUTY, vips=(VIP6,))) != []
@@ -294,11 +321,6 @@ def test_an_ipv6_vip_asks_for_no_setting() -> None:
 
 # -------------------------------------------------------------------------------------------------
 # Seen
-
-
-@pytest.fixture
-def memory() -> watch.Memory:
-    return watch.Memory(duty=BOTH)
 
 
 def told(memory: watch.Memory) -> list[tuple[Any, ...]]:

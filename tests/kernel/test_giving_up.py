@@ -265,10 +265,13 @@ def rs1(tmp_path: Path) -> Minion:
     return Minion("rs1", pillar, tmp_path)
 
 
-def test_a_disabled_real_server_says_what_it_does(rs1: Minion) -> None:
+def test_a_disabled_real_server_says_what_it_does(
+    rs1: Minion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(realserver, "LEAVE_AFTER_SECONDS", 10.0)
     realserver.present(replace(DUTY, vips=(VIP,)), force=True)
     on_purpose = "rs1 is not enabled: it is to hold no VIP, on purpose."
-    stays = "10.10.10.10/32 stays for now: it goes once nobody has used it for 1.5 seconds."
+    stays = "10.10.10.10/32 stays for now: it goes once nobody has used it for 10 seconds."
     until = "dummy0, until nobody uses it"
     given_up = {"10.10.10.10/32": {"old": "dummy0", "new": until}}
     tested = rs1.state("dummy.present", "dummy0", test=True)
@@ -287,7 +290,7 @@ def test_a_disabled_real_server_says_what_it_does(rs1: Minion) -> None:
             "changes": {},
             "comment": f"dummy0 is as it should be.\n{on_purpose}\n{stays}",
         }
-    time.sleep(1.6)
+    time.sleep(10.1)
     done = rs1.state("dummy.present", "dummy0")
     gone = {"10.10.10.10/32": {"old": "dummy0", "new": None}}
     assert (done["result"], done["changes"]) == (True, gone)

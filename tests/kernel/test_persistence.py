@@ -37,6 +37,9 @@ def ops(found):
     return [str(op) for op in found]
 def plan(kind):
     return persistence.plan("dummy0", DUTY.vips, model.as_vip_persistence(kind))
+ON_LO = replace(DUTY, interface="lo")
+def plan_lo(kind):
+    return persistence.plan("lo", DUTY.vips, model.as_vip_persistence(kind), existing=True)
 """
 HELD = {
     "flags": ["NOARP", "UP"],
@@ -60,6 +63,7 @@ def rs1(lab: Lab) -> Iterator[LabHost]:
     host.power_cut()
     host.boot()
     told(host, "persistence.write(plan(False))")
+    told(host, "persistence.write(plan_lo(False))")
 
 
 def told(host: LabHost, expression: str, through: Sequence[str] = ()) -> Any:
@@ -245,10 +249,10 @@ def test_after_a_reboot_the_vips_are_back_without_salt(rs1: LabHost, keeper: Kee
     assert state(rs1) is None
     keeper.boot(rs1)
     assert state(rs1) == HELD
-    assert told(rs1, "ops(realserver.plan(DUTY))") == []
+    assert told(rs1, "ops(realserver.plan(DUTY).ops)") == []
     assert told(rs1, f"ops(plan({keeper.kind!r}))") == []
     # They bear no mark of ours, and are ours all the same.
-    fewer = "realserver.present(replace(DUTY, vips=DUTY.vips[:1]), check_arp=False)"
+    fewer = "realserver.present(replace(DUTY, vips=DUTY.vips[:1]), check_arp=False, force=True)"
     assert told(rs1, f"ops({fewer}.ops)") == ["remove fd00::10/128 from dummy0"]
 
 
@@ -258,7 +262,7 @@ def test_what_salt_has_put_there_is_left_as_it_is(rs1: LabHost, keeper: Keeper) 
         keeper.boot(rs1)
         keeper.again(rs1)
     assert state(rs1) == HELD
-    assert told(rs1, "ops(realserver.plan(DUTY))") == []
+    assert told(rs1, "ops(realserver.plan(DUTY).ops)") == []
 
 
 def test_absent_is_for_good(rs1: LabHost, keeper: Keeper) -> None:
@@ -272,6 +276,56 @@ def test_absent_is_for_good(rs1: LabHost, keeper: Keeper) -> None:
     rs1.power_cut()
     rs1.boot()
     assert told(rs1, "ops(persistence.read('dummy0'))") == []
+
+
+UNIT_OF_LO = Unit()
+UNIT_OF_LO.PATH = "/etc/systemd/system/saltext-lvs-vip-lo.service"
+KEEPERS_OF_LO = {"ifupdown": Ifupdown(), "systemd": UNIT_OF_LO}
+
+
+def on_lo(host: LabHost) -> list[str]:
+    """What the loopback holds besides its own addresses."""
+    (link,) = json.loads(host.run(["ip", "-json", "address", "show", "dev", "lo"]).stdout)
+    return sorted(item["local"] for item in link["addr_info"] if item["local"][:4] not in LO_OWN)
+
+
+LO_OWN = ("127.", "::1")
+
+
+@pytest.mark.parametrize("keeper_of_lo", KEEPERS_OF_LO.values(), ids=KEEPERS_OF_LO.keys())
+def test_vips_on_the_loopback_are_back_after_a_reboot_and_it_outlives_their_end(
+    rs1: LabHost, keeper_of_lo: Keeper
+) -> None:
+    told(rs1, "ops(realserver.present(ON_LO, check_arp=False).ops)")
+    told(rs1, f"persistence.write(plan_lo({keeper_of_lo.kind!r}))")
+    rs1.power_cut()
+    rs1.boot()
+    assert on_lo(rs1) == []
+    keeper_of_lo.boot(rs1)
+    assert on_lo(rs1) == ["10.10.10.10", "fd00::10"]
+    assert told(rs1, "ops(realserver.plan(ON_LO).ops)") == []
+    assert told(rs1, f"ops(plan_lo({keeper_of_lo.kind!r}))") == []
+    if keeper_of_lo is UNIT_OF_LO:
+        UNIT_OF_LO.carry_out(rs1, "ExecStop")
+        UNIT_OF_LO.carry_out(rs1, "ExecStop")
+    else:
+        rs1.run(["ifdown", "--force", "lo"], check=True)
+        rs1.run(["ifup", "--force", "lo"], check=True)
+        assert on_lo(rs1) == ["10.10.10.10", "fd00::10"]
+        told(rs1, "ops(realserver.absent(ON_LO).ops)")
+    assert on_lo(rs1) == []
+    assert "127.0.0.1/8" in rs1.run(["ip", "address", "show", "up", "dev", "lo"]).stdout
+
+
+@pytest.mark.parametrize("keeper", [Ifupdown(), Unit()], ids=["ifupdown", "systemd"])
+def test_a_forced_prefix_makes_no_route_at_a_boot_either(rs1: LabHost, keeper: Keeper) -> None:
+    whole = 'replace(DUTY, vips=links.as_vips(["10.10.9.10/24"], force_prefix=True))'
+    plan = f'persistence.plan("dummy0", {whole}.vips, model.as_vip_persistence({keeper.kind!r}))'
+    told(rs1, f"persistence.write({plan})")
+    keeper.boot(rs1)
+    found = state(rs1)
+    assert found is not None
+    assert (found["addresses"], found["routes"]) == (["10.10.9.10/24"], [])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -290,7 +344,12 @@ def test_the_state_does_now_and_for_the_next_boot_what_its_test_said(
     rs1 = Minion("rs1", example("production"), tmp_path / "minion")
 
     def present(*vips: str, test: bool = False) -> Any:
-        options = {"addresses": list(vips), "persist": "ifupdown", "check_arp": False}
+        options = {
+            "addresses": list(vips),
+            "persist": "ifupdown",
+            "check_arp": False,
+            "force": True,
+        }
         answer = rs1.state("dummy.present", "dummy0", test=test, **options)
         assert answer["result"] is (None if test and answer["changes"] else True)
         return answer["changes"]
@@ -413,7 +472,7 @@ def test_systemd_itself_brings_the_vips_and_says_who_keeps_the_network(rs1: LabH
         sysctl = ("ExecMainExitTimestampMonotonic", "systemd-sysctl.service")
         assert 0 < int(asked("show", f"--property={sysctl[0]}", "--value", sysctl[1])) <= int(times)
         assert told(rs1, found, there) == "systemd"
-        assert told(rs1, "ops(realserver.plan(DUTY))") == []
+        assert told(rs1, "ops(realserver.plan(DUTY).ops)") == []
         asked("stop", unit)
         assert state(rs1) is None
         asked("start", unit)

@@ -284,6 +284,11 @@ WRONG = {
         at("lvs:virtual_servers:web:real_servers", ["rs1", "rs1"]),
         "lvs:virtual_servers:web:real_servers is 'rs1'; it should be named only once",
     ),
+    "a real server with a director's address": (
+        at("lvs:directors:lb1:address", "10.10.10.41"),
+        "lvs:real_servers:rs1:address is '10.10.10.41'; it should be another address than that "
+        "of director lb1",
+    ),
     "two real servers with one address": (
         at("lvs:real_servers:rs2:address", "10.10.10.41"),
         "lvs:real_servers:rs2:address is '10.10.10.41'; it should be another address than that "

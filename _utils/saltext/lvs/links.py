@@ -291,6 +291,9 @@ class Duty:
 
     leaving
         VIPs that it has given up and may hold for a while yet.
+
+    directors
+        The directors' own addresses, where known.
     """
 
     cluster: str
@@ -300,6 +303,7 @@ class Duty:
     heals: bool = False
     enabled: bool = True
     leaving: tuple[Interface, ...] = ()
+    directors: tuple[Address, ...] = ()
 
     @property
     def has_ipv4(self) -> bool:
@@ -317,6 +321,11 @@ def duty_of(cluster: Cluster, minion_id: str) -> Duty:
         address=real_server.address if real_server else None,
         heals=cluster.reaction is not Reaction.REACTOR,
         enabled=real_server is None or real_server.enabled,
+        directors=tuple(
+            director.address
+            for director in cluster.directors.values()
+            if director.address is not None
+        ),
     )
 
 

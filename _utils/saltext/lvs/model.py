@@ -1254,6 +1254,17 @@ def _contradictions(cluster: Cluster, passwords: Mapping[str, str]) -> list[Inva
 
 def _machines(cluster: Cluster) -> Iterable[InvalidConfig]:
     seen: dict[Address, str] = {}
+    for name, director in cluster.directors.items():
+        if director.address is None:
+            continue
+        if director.address in seen:
+            yield InvalidConfig(
+                f"lvs:directors:{name}:address",
+                str(director.address),
+                f"another address than that of director {seen[director.address]}",
+            )
+        seen.setdefault(director.address, name)
+    directors = frozenset(seen)
     for name, real_server in cluster.real_servers.items():
         path = f"lvs:real_servers:{name}"
         if name in cluster.directors:
@@ -1267,7 +1278,9 @@ def _machines(cluster: Cluster) -> Iterable[InvalidConfig]:
             yield InvalidConfig(
                 f"{path}:address",
                 str(real_server.address),
-                f"another address than that of real server {seen[real_server.address]}",
+                "another address than that of "
+                f"{'director' if real_server.address in directors else 'real server'} "
+                f"{seen[real_server.address]}",
             )
         seen.setdefault(real_server.address, name)
 

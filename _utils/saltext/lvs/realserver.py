@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from saltext.lvs import arp, files, links, locking, persistence, rtnetlink, sockets
+from saltext.lvs import arp, files, links, locking, persistence, routes, rtnetlink, sockets
 from saltext.lvs.errors import CommandFailed, InUse
 from saltext.lvs.links import Action, Duty, Op
 from saltext.lvs.model import Address, Interface
@@ -172,14 +172,28 @@ def settings(duty: Duty) -> dict[arp.Setting, int]:
 
 
 def ingress(duty: Duty) -> tuple[str, ...]:
-    """The interfaces on which somebody may ask for a VIP."""
-    return arp.ingress(rtnetlink.read_all(), duty.address)
+    """The interfaces on which somebody may ask for a VIP: those that are known to face directors
+    and clients, and every one to the outside where none is.
+    """
+    return facing(duty) or arp.ingress(rtnetlink.read_all(), None)
 
 
 def facing(duty: Duty) -> tuple[str, ...]:
     """The interfaces that are known to face directors and clients; none where that is not known."""
-    _, holders = rtnetlink.glance(duty.interface, duty.address) if duty.address else (None, ())
-    return holders
+    if duty.address is None and not duty.directors:
+        return ()
+    _, holders = rtnetlink.glance(duty.interface, duty.address)
+    return (*holders, *toward(duty.directors, holders))
+
+
+def toward(directors: Iterable[Address], known: Collection[str]) -> tuple[str, ...]:
+    """The interfaces besides those that are known by which this machine reaches directors."""
+    found: dict[str, None] = {}
+    for director in directors:
+        route = routes.lookup(director)
+        if isinstance(route, routes.Route) and route.kind == "unicast":
+            found.setdefault(route.interface)
+    return tuple(interface for interface in found if interface not in known)
 
 
 def present(duty: Duty, check_arp: bool = True, force: bool = False) -> Outcome:

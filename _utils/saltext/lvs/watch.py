@@ -334,6 +334,7 @@ def _held(duty: Duty) -> tuple[Mapping[str, bool], tuple[str, ...]]:
     link, ingress = rtnetlink.glance(duty.interface, duty.address)
     lacking = set(links.lacking(link, duty.vips))
     held = {str(vip.ip): vip not in lacking for vip in duty.vips}
+    ingress += realserver.toward(duty.directors, ingress)
     return held, ingress or arp.ingress(rtnetlink.read_all(), None)
 
 
