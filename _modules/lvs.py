@@ -33,6 +33,7 @@ from saltext.lvs import (  # noqa: E402
     links,
     locking,
     model,
+    networkd,
     realserver,
     settings,
     sysctls,
@@ -97,9 +98,10 @@ def view():
     new enough), ``modules`` and ``modules_missing`` (of the kernel, by role), ``vip_interface``,
     ``vips`` (those that this minion must hold as a real server), ``serves`` (whether it would have
     any if it is enabled), ``former_interfaces`` (those on which an apply has put VIPs that it must
-    hold elsewhere now, or no more), ``sysctls`` (by role), ``ipvs`` (its timeouts and sysctls by
-    the pillar), ``beacons`` (with their configuration) and ``lookup`` (the pillar's own names of
-    packages and paths).
+    hold elsewhere now, or no more), ``was_director`` (whether it is none, and files for one are
+    still there), ``sysctls`` (by role), ``ipvs`` (its timeouts and sysctls by the pillar),
+    ``beacons`` (with their configuration) and ``lookup`` (the pillar's own names of packages and
+    paths).
 
     CLI Example:
 
@@ -135,6 +137,7 @@ def view():
         "vips": [str(vip) for vip in cluster.vips_of(minion_id)],
         "serves": bool(served),
         "former_interfaces": realserver.former_interfaces(interface, served),
+        "was_director": minion_id not in cluster.directors and bool(networkd.ours()),
         "sysctls": {
             role.value: [{"name": line.name, "value": line.value} for line in lines]
             for role, lines in sysctls.for_minion(

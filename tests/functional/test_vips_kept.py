@@ -71,6 +71,22 @@ def test_who_is_no_director_any_more_keeps_nothing_of_it(
     assert [entry.name for entry in network.iterdir()] == ["10-eth0.network"]
 
 
+@pytest.mark.parametrize("minion_id", ["rs1", "elsewhere"])
+def test_the_formula_takes_it_from_a_former_director(
+    minion: MinionMaker, network: Path, minion_id: str
+) -> None:
+    lb1 = minion("lb1")
+    lb1.call("keepalived.keep_vips")
+    assert lb1.call("lvs.view")["was_director"] is False
+    former = minion(minion_id)
+    assert former.call("lvs.view")["was_director"] is True
+    chunks = former.call("state.show_low_sls", "lvs")
+    ids = [chunk["__id__"] for chunk in chunks if chunk["fun"] == "vips_kept"]
+    assert ids == ["lvs-former-director-vips"]
+    assert former.state("keepalived.vips_kept", "vips")["result"] is True
+    assert former.call("lvs.view")["was_director"] is False
+
+
 def test_a_wrong_pillar_fails_the_state(minion: MinionMaker) -> None:
     pillar = example("production")
     pillar["lvs"]["vrrp_instances"]["VirtIP_10"]["advert_int"] = 0
