@@ -193,6 +193,17 @@ class Machine:
             found.setdefault((entry.protocol, entry.port), []).append(entry)
         return found
 
+    @cached_property
+    def arp_faults(self) -> Verdicts:
+        """The ARP settings that would let an IPv4 VIP be heard."""
+        values = {
+            setting: self.settings[setting.path]
+            for interface in (arp.ALL, *self.ingress)
+            for setting in (arp.Setting(interface, name) for name in arp.QUIET)
+            if setting.path in self.settings
+        }
+        return tuple(Verdict(False, str(fault)) for fault in arp.faults(values))
+
     @property
     def open_ingress(self) -> tuple[str, ...]:
         """Those by which packets come in now."""
@@ -410,7 +421,7 @@ def _arp(service: Service, machine: Machine) -> Iterator[Verdict]:
         yield Verdict(True, "masquerading needs no VIP here")
         return
     wrong = [*_heard(service.address, machine)]
-    wrong += _arp_faults(machine) if service.address.version == 4 else ()
+    wrong += machine.arp_faults if service.address.version == 4 else ()
     wrong += _solicited(service.address, machine) if service.address.version == 6 else ()
     yield from wrong
     if not wrong:
@@ -428,16 +439,6 @@ def _heard(vip: Address, machine: Machine) -> Iterator[Verdict]:
                 f"take it away there (ip address del {ipaddress.ip_interface(vip)} dev {link.name})"
                 f" and leave it to {machine.interface}",
             )
-
-
-def _arp_faults(machine: Machine) -> Iterator[Verdict]:
-    values = {
-        setting: machine.settings[setting.path]
-        for interface in (arp.ALL, *machine.ingress)
-        for setting in (arp.Setting(interface, name) for name in arp.QUIET)
-        if setting.path in machine.settings
-    }
-    return (Verdict(False, str(fault)) for fault in arp.faults(values))
 
 
 def _solicited(vip: Address, machine: Machine) -> Iterator[Verdict]:
