@@ -10,7 +10,7 @@ import salt.client
 import salt.pillar
 import salt.utils.minions
 import saltext.lvs
-from salt.exceptions import SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 saltext.lvs.refresh(__file__)
 
@@ -20,6 +20,8 @@ from saltext.lvs import errors, files, locking, model, reading, rounds  # noqa: 
 log = logging.getLogger(__name__)
 
 __virtualname__ = "lvs"
+
+_salt_errors = errors.raised_as(SaltInvocationError, CommandExecutionError)
 
 
 def __virtual__():
@@ -65,6 +67,7 @@ def validate(tgt="*", tgt_type="glob", saltenv=None, pillarenv=None):
     return judged
 
 
+@_salt_errors
 def announce(minion_id):
     """
     Have the directors of a real server's cluster tell all neighbours where its VIPs are.
@@ -79,6 +82,8 @@ def announce(minion_id):
     Returns ``asked``, the directors' minion ids; ``cluster``; ``jid``, the job's, and ``delay``,
     the seconds until they begin; where nobody is asked, ``asked`` is empty and ``why`` says the
     reason, and the exit status is 1 unless an announcement that is still to come covers this one.
+
+    Raises CommandExecutionError where the master's cache cannot be written.
 
     minion_id
         The real server.

@@ -15,6 +15,7 @@ import salt.exceptions
 import salt.pillar
 import salt.runner
 import yaml
+from salt.exceptions import CommandExecutionError
 from saltext.lvs import rounds
 
 from tests.functional.conftest import CHECKOUT, EXAMPLES
@@ -226,6 +227,17 @@ def test_a_round_that_could_not_be_asked_for_does_not_count(
     assert "the master does not answer" in announce(master, "rs1")
     published.fails = False
     assert announce(master, "rs1")["delay"] == 0
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_book_that_cannot_be_kept_is_an_error_and_nobody_is_asked(
+    master: dict[str, Any], published: Publisher
+) -> None:
+    book(master).parent.write_text("in the way", encoding="utf-8")
+    announced = salt.runner.RunnerClient(master).functions["lvs.announce"]
+    with pytest.raises(CommandExecutionError, match="cannot lock .*saltext-lvs/rounds.json.lock"):
+        announced("rs1")
+    assert published.jobs == []
 
 
 @pytest.mark.usefixtures("keys")

@@ -274,7 +274,11 @@ def test_an_apply_sets_right_what_the_examples_did_to_the_table(whole: SaltClust
 def test_the_example_of_a_runner_runs_as_it_stands(whole: SaltCluster, example: Example) -> None:
     program, function, *arguments = example.words
     assert program == "salt-run"
-    assert all(answer["valid"] for answer in whole.salt_run(function, *arguments).values())
+    returned = whole.salt_run(function, *arguments)
+    if function == "lvs.announce":
+        assert returned["asked"] == list(DIRECTORS)
+    else:
+        assert all(answer["valid"] for answer in returned.values())
 
 
 # --------------------------------------------------------------------------------------------------
