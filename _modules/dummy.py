@@ -45,11 +45,12 @@ def __virtual__():
 @_salt_errors
 def list_():
     """
-    Return the dummy interfaces of this machine and what they hold.
+    Return the dummy interfaces of this machine, and others that hold VIPs of this extension, with
+    what they hold.
 
-    A mapping by name of ``up``, ``arp`` (both True or False) and ``addresses``, a list of
-    ``address`` (with prefix) and ``ours`` (whether it bears the mark of this extension; kernels
-    before 5.18 keep no marks).
+    A mapping by name of ``kind`` (``dummy``, or the kernel's word for another one; empty for the
+    loopback), ``up``, ``arp`` (both True or False) and ``addresses``, a list of ``address`` (with
+    prefix) and ``ours`` (whether this extension has put it there, now or by its files at a boot).
 
     Raises CommandExecutionError where the kernel does not answer.
 
@@ -61,14 +62,13 @@ def list_():
     """
     return {
         link.name: {
+            "kind": link.kind,
             "up": link.up,
             "arp": link.arp,
-            "addresses": [
-                {"address": str(held.address), "ours": held.ours} for held in link.addresses
-            ],
+            "addresses": _held(link, realserver.ours(link.name)),
         }
         for link in rtnetlink.read_all()
-        if link.kind == links.KIND
+        if link.kind == links.KIND or realserver.touched(link)
     }
 
 
@@ -515,6 +515,13 @@ def _duty_to_end(interface):
     cluster = model.from_pillar(__pillar__)
     served = cluster.vips_served_by(__opts__["id"])
     return replace(_duty(interface), vips=served)
+
+
+def _held(link, mine):
+    return [
+        {"address": str(held.address), "ours": held.ours or held.address in mine}
+        for held in link.addresses
+    ]
 
 
 def _foreign(duty):

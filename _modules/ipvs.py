@@ -15,8 +15,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 saltext.lvs.refresh(__file__)
 
-from saltext.lvs import connections as kernels_list  # noqa: E402
 from saltext.lvs import (  # noqa: E402 -- the library as it is now on disk
+    boot,
     errors,
     files,
     ipvs,
@@ -26,6 +26,7 @@ from saltext.lvs import (  # noqa: E402 -- the library as it is now on disk
     plan,
     settings,
 )
+from saltext.lvs import connections as kernels_list  # noqa: E402
 from saltext.lvs import stats as statistics  # noqa: E402
 from saltext.lvs import sysctls as kernel_settings  # noqa: E402
 from saltext.lvs import table as tables  # noqa: E402
@@ -535,6 +536,63 @@ def restore(table=None, path=None, purge=False, test=False, netns=None):
     else:
         done = _done(namespaces.within(netns, lambda: ipvs.apply(**wanted)))
     return {**done, "left_alone": [str(key) for key in desired if key in leave]}
+
+
+@_salt_errors
+def plan_at_boot():
+    """
+    Return what ``ipvs.at_boot`` would do now, and change nothing: ``operations``, sentences, and
+    ``changes``, a ``diff`` for each file.
+
+    Raises SaltInvocationError for a wrong pillar, CommandExecutionError for a file that cannot be
+    read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' ipvs.plan_at_boot
+    """
+    return _told_of_files(_planned_at_boot())
+
+
+@_salt_errors
+def at_boot():
+    """
+    Have the next boot bring back the IPVS table that the pillar asks for, before keepalived starts
+    and without Salt: otherwise a director that was rebooted takes the VIPs with an empty table.
+
+    The pillar's virtual servers are written to ``/var/lib/saltext-lvs/ipvs.rules`` in ipvsadm's
+    words and for root alone, but for those that keepalived keeps; a unit of systemd, or a script of
+    System V where there is none, has ipvsadm read them if the table is empty. The service
+    ``saltext-lvs-ipvs`` must be enabled besides, as the formula does. On a minion that is no
+    director any more the files go. The answer is as of ``ipvs.plan_at_boot``, but of what was done.
+
+    Raises what that does, and CommandExecutionError for a file that cannot be written.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' ipvs.at_boot
+    """
+    planned = _planned_at_boot()
+    boot.write(planned)
+    return _told_of_files(planned)
+
+
+def _planned_at_boot():
+    cluster = model.from_pillar(__pillar__)
+    if model.Role.DIRECTOR not in cluster.roles(__opts__["id"]):
+        return boot.plan_absent()
+    return boot.plan(cluster.table().values(), cluster.ipvs.timeouts)
+
+
+def _told_of_files(planned):
+    return {
+        "operations": [str(change) for change in planned],
+        "changes": {change.path: change.as_data() for change in planned},
+    }
 
 
 # --------------------------------------------------------------------------------------------------

@@ -61,6 +61,47 @@ def managed(name, cluster=None, purge=None, table=None, netns=None):
     )
 
 
+def at_boot(name):
+    """
+    The next boot brings back the IPVS table that the pillar asks for, before keepalived starts and
+    without Salt; on a minion that is no director any more, nothing does.
+
+    See :py:func:`ipvs.at_boot <saltext.lvs.modules.ipvs.at_boot>`. It belongs after
+    ``ipvs.managed``, and before a ``service.enabled``:
+
+    name
+        Anything; it names the state in the report.
+
+    .. code-block:: yaml
+
+        lvs-ipvs-at-boot:
+          ipvs.at_boot:
+            - require:
+              - ipvs: lvs-ipvs-table
+
+        saltext-lvs-ipvs:
+          service.enabled:
+            - require:
+              - ipvs: lvs-ipvs-at-boot
+    """
+    ret = {
+        "name": name,
+        "changes": {},
+        "result": True,
+        "comment": "The next boot brings back the table.",
+    }
+    act = "ipvs.plan_at_boot" if __opts__["test"] else "ipvs.at_boot"
+    try:
+        told = __salt__[act]()
+    except (CommandExecutionError, SaltInvocationError) as error:
+        return {**ret, "result": False, "comment": str(error)}
+    if not told["operations"]:
+        return ret
+    verb, result = ("would be changed", None) if __opts__["test"] else ("were changed", True)
+    comment = _told(f"The files for the next boot {verb}:", told["operations"])
+    return {**ret, "result": result, "changes": told["changes"], "comment": comment}
+
+
 def virtual_server(
     name,
     scheduler="wlc",

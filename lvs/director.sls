@@ -38,6 +38,19 @@ lvs-ipvs-table:
       - id: lvs-director-modules
       - ipvs: lvs-director-sysctls
 
+# A rebooted director has its table before keepalived takes the VIPs.
+lvs-ipvs-at-boot:
+  ipvs.at_boot:
+    - require:
+      - pkg: lvs-director-packages
+      - ipvs: lvs-ipvs-table
+
+lvs-ipvs-at-boot-enabled:
+  service.enabled:
+    - name: saltext-lvs-ipvs
+    - require:
+      - ipvs: lvs-ipvs-at-boot
+
 # Before keepalived puts one there.
 lvs-director-vips-kept:
   keepalived.vips_kept

@@ -55,6 +55,8 @@ SLS = {
             "lvs-director-modules-at-boot",
             "lvs-director-sysctls",
             "lvs-ipvs-table",
+            "lvs-ipvs-at-boot",
+            "lvs-ipvs-at-boot-enabled",
             "lvs-director-vips-kept",
             "lvs-keepalived-config",
             "lvs-keepalived-service",

@@ -310,6 +310,15 @@ def test_absent_through_salt_says_who_needs_it(
     assert rs1.state("dummy.absent", "dummy0", force=True)["result"] is True
 
 
+def test_a_list_has_the_loopback_where_it_holds_vips(rs1: Minion) -> None:
+    assert list(rs1.call("dummy.list")) == ["dummy0"]
+    realserver.present(replace(DUTY, interface="lo"))
+    listed = rs1.call("dummy.list")
+    assert list(listed) == ["lo", "dummy0"]
+    ours = {item["address"]: item["ours"] for item in listed["lo"]["addresses"]}
+    assert (listed["lo"]["kind"], ours["127.0.0.1/8"], ours["10.10.10.10/32"]) == ("", False, True)
+
+
 def test_the_record_is_for_root_alone() -> None:
     record = Path(realserver.RECORD)
     assert record.stat().st_mode & 0o777 == 0o600

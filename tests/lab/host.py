@@ -23,9 +23,16 @@ ENVIRONMENT = {
     "TERM": "dumb",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-# What a boot starts of what is enabled in the run level: the rest of this machine's services has no
-# part in the lab.
-SERVICES = ("keepalived", "lab-web", "lab-mail", "salt-master", "salt-minion")
+# What a boot starts of what is enabled in the run level, in this order: the rest of this machine's
+# services has no part in the lab.
+SERVICES = (
+    "saltext-lvs-ipvs",
+    "keepalived",
+    "lab-web",
+    "lab-mail",
+    "salt-master",
+    "salt-minion",
+)
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
 
 Result = TypeVar("Result")

@@ -475,10 +475,14 @@ def read(interface: str) -> tuple[File, ...]:
     Raises :class:`~saltext.lvs.errors.CommandFailed` for one that cannot be read.
     """
     paths = [file.path for kind in RENDERERS for file in files_of(kind, interface, ())]
-    return tuple(file for file in map(_read, paths) if file is not None)
+    return tuple(file for file in map(read_file, paths) if file is not None)
 
 
-def _read(path: str) -> File | None:
+def read_file(path: str) -> File | None:
+    """A file as it is, or a symbolic link; None where there is none.
+
+    Raises :class:`~saltext.lvs.errors.CommandFailed` for one that cannot be read.
+    """
     try:
         if stat.S_ISLNK(os.lstat(path).st_mode):
             return File(path, mode=LINK_MODE, target=os.readlink(path))

@@ -161,6 +161,12 @@ def ours(interface: str) -> frozenset[Interface]:
     return persistence.recorded(interface).union(_interfaces((*record.vips, *record.leaving)))
 
 
+def touched(link: rtnetlink.Link) -> bool:
+    """Whether we have put something on an interface."""
+    record = recorded(link.name)
+    return bool(record.vips or record.leaving) or any(held.ours for held in link.addresses)
+
+
 def faults(duty: Duty) -> tuple[arp.Fault, ...]:
     """The ARP settings that would let a VIP be heard now."""
     return arp.faults(settings(duty)) if duty.has_ipv4 else ()
