@@ -662,6 +662,19 @@ def test_a_vip_with_a_prefix_that_swallows_the_answers_is_told() -> None:
     )
 
 
+def test_a_vip_with_a_prefix_on_the_loopback_is_told() -> None:
+    forwarding()
+    ip(f"address del {VIP}/32 dev dummy0")
+    ip(f"address add {VIP}/24 dev lo")
+    with serving(listening(VIP, 80)):
+        told = checked()["source"]
+        assert (told.ok, asks()) == (False, "silence")
+    assert str(told) == (
+        "answers to 10.10.10.100 never leave: this machine takes the address for its own, because "
+        "lo holds one with a whole network: let lo hold VIPs with prefix /32 alone"
+    )
+
+
 def test_a_machine_without_a_default_route_has_a_doubt_and_no_fault() -> None:
     of = cluster()
     ingress = arp.ingress(rtnetlink.read_all(), ipaddress.ip_address(OWN))

@@ -295,3 +295,10 @@ def test_no_default_route_is_no_fault_of_a_named_client() -> None:
         "no answer from 10.10.10.10 to 192.0.2.1 can leave, because no route leads there "
         "(ENETUNREACH): give this machine a route to its clients",
     )
+
+
+def test_the_machine_itself_is_no_client_to_ask_about() -> None:
+    on = machine(lookup=kernel(leaving=TAKEN))
+    assert judged(WEB, on, SOURCE, OWN) == [
+        (None, "10.10.10.41 is an address of this machine itself")
+    ]

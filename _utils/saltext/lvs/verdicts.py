@@ -8,10 +8,10 @@ the VIP as its source. What the kernel can be asked, it is asked (:mod:`~saltext
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import itertools
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -284,9 +284,8 @@ def _read_settings(interfaces: Iterable[str]) -> Iterator[tuple[str, int]]:
         names += [f"{IPV6}/{interface}/{name}" for name in ("proxy_ndp", "forwarding")]
         for path in names:
             # Without IPv6, and for an interface that has just gone, there is nothing to read.
-            if os.path.exists(path):
-                with open(path, encoding="ascii") as file:
-                    yield path, int(file.read())
+            with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as file:
+                yield path, int(file.read())
 
 
 def clients(machine: Machine, family: int, asked: Iterable[Address] = ()) -> tuple[Client, ...]:
@@ -699,14 +698,24 @@ def _source(service: Service, machine: Machine, of: Sequence[Client]) -> Iterato
 
 
 def _leaving(service: Service, machine: Machine, client: Client, route: Route) -> Verdict:
+    bits = service.address.max_prefixlen
+    if route.kind == LOCAL:
+        if client.address in machine.holders:
+            return Verdict(None, f"{client} is an address of this machine itself")
+        return Verdict(
+            False,
+            f"answers to {client} never leave: this machine takes the address for its own, because "
+            f"{route.interface} holds one with a whole network",
+            f"let {route.interface} hold VIPs with prefix /{bits} alone",
+        )
     link = machine.link(route.interface)
-    if route.kind != LOCAL and link is not None and link.kind == DUMMY:
+    if link is not None and link.kind == DUMMY:
         return Verdict(
             False,
             f"answers to {client} leave by {route.interface}, where nobody is: it has a route to a "
             "whole network",
-            f"let {route.interface} hold VIPs with prefix /{service.address.max_prefixlen} alone, "
-            "and take the route away (ip route show dev " + route.interface + ")",
+            f"let {route.interface} hold VIPs with prefix /{bits} alone, and take the route away "
+            f"(ip route show dev {route.interface})",
         )
     if service.forward is Forward.MASQ:
         return _through_director(machine, client, route)
