@@ -33,9 +33,7 @@ from saltext.lvs.netlink import (
     messages,
     number,
 )
-
-# linux/netlink.h
-NETLINK_ROUTE = 0
+from saltext.lvs.rtnetlink import NETLINK_ROUTE
 
 RTM_NEWROUTE = 24
 RTM_GETROUTE = 26
