@@ -220,12 +220,53 @@ def test_what_cannot_be_sent_comes_with_the_next_tick(
         raise OSError("no bus")
 
     watcher = watching(send=refuse)
-    until(lambda: watcher._unsent, "the first state")
+    until(lambda: watcher._teller._unsent, "the first state")
     watcher.poll(3600)
     ip("link delete dummy0")
-    until(lambda: len(watcher._unsent) == 2, "the events", seconds=5)
+    until(lambda: len(watcher._teller._unsent) == 2, "the events", seconds=5)
     assert len(changes(watcher.poll(3600))) == 4
     assert watcher.poll(3600) == []
+
+
+def test_a_bus_that_hangs_holds_up_no_repair(
+    watching: Callable[..., watch.Watcher], sent: Sent
+) -> None:
+    answers = threading.Event()
+
+    def hang(events: Sent) -> None:
+        sent.extend(events)
+        if changes(events):
+            answers.wait(20)
+
+    watcher = watching(send=hang)
+    ip("link delete dummy0")
+    until(lambda: changes(sent), "the first event", seconds=5)
+    until(lambda: lacking() == (), "the repair", seconds=5)
+    assert [change["now"] for change in changes(sent)] == ["lost", "lost"]
+    answers.set()
+    until(lambda: len(changes(sent)) == 4, "the event of the repair", seconds=5)
+    assert watcher.poll(3600) == []
+
+
+def test_a_bus_that_hangs_for_long_gets_the_later_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MOST_EVENTS", 3)
+    begun, answers, told = threading.Event(), threading.Event(), []
+
+    def hang(events: Sent) -> None:
+        begun.set()
+        answers.wait(20)
+        told.extend(event["seq"] for event in events)
+
+    teller = watch.Teller(hang)
+    teller.start()
+    teller.tell({"seq": 0})
+    assert begun.wait(5)
+    for number in range(1, 8):
+        teller.tell({"seq": number})
+    answers.set()
+    teller.end()
+    assert teller.ended(5)
+    assert told == [0, 5, 6, 7]
 
 
 def test_more_changes_than_the_kernel_can_queue_do_not_end_it(
@@ -276,7 +317,7 @@ def test_a_tick_finds_the_one_that_runs_and_the_next_one_after_its_end() -> None
         assert watch.watchers["ticks"].alive()
         watch.release()
         assert watch.watchers == {}
-        assert not any(thread.name == "lvs-dummy-watch" for thread in threading.enumerate())
+        assert not any(thread.name.startswith("lvs-dummy") for thread in threading.enumerate())
     finally:
         watch.unwatch("ticks")
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import logging
 import os
+import queue
 import threading
 import time
 from collections import deque
@@ -37,6 +38,7 @@ READ_EVERY_SECONDS = 30.0
 DESERTED_SECONDS = 600.0
 # Whoever takes a VIP away again and again means it, or will not be stopped by us.
 REPAIRS_IN_A_MINUTE = 3
+MOST_EVENTS = 1000
 MINUTE_SECONDS = 60.0
 AFTER_FAILURE_SECONDS = 10.0
 # The daemons that are known to take away addresses that they did not put there.
@@ -352,15 +354,61 @@ def _judged(duty: Duty, held: Mapping[str, bool], values: arp.Values) -> losses.
 # At once
 
 
+class Teller:
+    """A thread that gets events out, in their order: who puts a VIP back must not wait for a bus.
+
+    send
+        Takes events and gets them out at once; what it raises leaves them for :meth:`unsent`.
+    """
+
+    def __init__(self, send: Callable[[Events], None]) -> None:
+        self._send = send
+        self._waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._unsent: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
+        self._thread = threading.Thread(target=self._run, name="lvs-dummy-tell", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Have an event sent; a bus that has hung for long only gets the later ones."""
+        while self._waiting.qsize() >= MOST_EVENTS:
+            with contextlib.suppress(queue.Empty):
+                self._waiting.get_nowait()
+        self._waiting.put(event)
+
+    def unsent(self) -> Events:
+        """What could not be sent, once."""
+        return [self._unsent.popleft() for _ in range(len(self._unsent))]
+
+    def end(self) -> None:
+        """Have it end when all is sent."""
+        self._waiting.put(None)
+
+    def ended(self, seconds: float) -> bool:
+        """Wait for its end so long, and say whether it has come."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (event := self._waiting.get()) is not None:
+            try:
+                self._send([dict(event)])
+            except Exception as error:  # noqa: BLE001 -- whatever Salt's bus may raise
+                log.debug("An event waits for the next tick: %s", error)
+                self._unsent.append(event)
+
+
 class Watcher:
-    """A thread that looks whenever something has changed, and sends what it has to tell.
+    """A thread that looks whenever something has changed, and has told what follows from it.
 
     memory
         What it knows and keeps; while it runs, nobody else may look with it.
 
     send
-        Takes events and gets them out at once; what it raises leaves them for the next
-        :meth:`poll`.
+        As for :class:`Teller`; what could not be sent comes with the next :meth:`poll`.
 
     Raises :class:`~saltext.lvs.errors.LvsError` or OSError where it cannot be started.
     """
@@ -368,10 +416,9 @@ class Watcher:
     def __init__(self, memory: Memory, minion_id: str, send: Callable[[Events], None]) -> None:
         self._memory = memory
         self._minion_id = minion_id
-        self._send = send
+        self._teller = Teller(send)
         self._repeat = float("inf")
         self._process = os.getpid()
-        self._unsent: deque[dict[str, Any]] = deque(maxlen=1000)
         self._polled = time.monotonic()
         self._stopping = False
         self._trouble = ""
@@ -382,8 +429,10 @@ class Watcher:
         """Begin to look."""
         self._repeat = repeat
         try:
+            self._teller.start()
             self._thread.start()
         except RuntimeError:
+            self._teller.end()
             self._listener.close()
             raise
 
@@ -391,7 +440,7 @@ class Watcher:
         """Say that somebody still listens, and return what could not be sent."""
         self._polled = time.monotonic()
         self._repeat = repeat
-        return [self._unsent.popleft() for _ in range(len(self._unsent))]
+        return self._teller.unsent()
 
     def alive(self) -> bool:
         """Whether it runs, in this process."""
@@ -408,10 +457,11 @@ class Watcher:
         if self.elsewhere():
             return True
         self._stopping = True
+        end = time.monotonic() + seconds
         if self._thread.is_alive():
             self._listener.wake()
             self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._teller.ended(max(end - time.monotonic(), 0)) and not self._thread.is_alive()
 
     def _run(self) -> None:
         changed = True
@@ -420,6 +470,7 @@ class Watcher:
                 self._look(changed)
                 changed = self._listener.wait(LOOK_EVERY_SECONDS)
         finally:
+            self._teller.end()
             self._listener.close()
 
     def _ended(self) -> bool:
@@ -429,7 +480,7 @@ class Watcher:
         began = time.monotonic()
         try:
             for event in look(self._memory, self._minion_id, self._repeat, True, changed):
-                self._tell(event)
+                self._teller.tell(event)
         except Exception as error:  # a watcher that dies sees nothing any more
             if str(error) != self._trouble:
                 log.exception("Cannot look at the VIPs of this machine")
@@ -441,13 +492,6 @@ class Watcher:
         self._trouble = ""
         if changed:
             self._rest(LOOKS_APART_SECONDS - (time.monotonic() - began))
-
-    def _tell(self, event: dict[str, Any]) -> None:
-        try:
-            self._send([dict(event)])
-        except Exception as error:  # noqa: BLE001 -- whatever Salt's bus may raise
-            log.debug("An event waits for the next tick: %s", error)
-            self._unsent.append(event)
 
     def _rest(self, seconds: float) -> None:
         if seconds > 0 and not self._stopping:
