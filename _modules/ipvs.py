@@ -564,9 +564,9 @@ def at_boot():
 
     The pillar's virtual servers are written to ``/var/lib/saltext-lvs/ipvs.rules`` in ipvsadm's
     words and for root alone, but for those that keepalived keeps; a unit of systemd, or a script of
-    System V where there is none, has ipvsadm read them if the table is empty. The service
-    ``saltext-lvs-ipvs`` must be enabled besides, as the formula does. On a minion that is no
-    director any more the files go. The answer is as of ``ipvs.plan_at_boot``, but of what was done.
+    System V where there is none, has ipvsadm read them if the table is empty. That service is
+    called ``saltext-lvs-ipvs``, and is enabled. On a minion that is no director any more the files
+    go. The answer is as of ``ipvs.plan_at_boot``, but of what was done.
 
     Raises what that does, and CommandExecutionError for a file that cannot be written.
 

@@ -67,7 +67,7 @@ def at_boot(name):
     without Salt; on a minion that is no director any more, nothing does.
 
     See :py:func:`ipvs.at_boot <saltext.lvs.modules.ipvs.at_boot>`. It belongs after
-    ``ipvs.managed``, and before a ``service.enabled``:
+    ``ipvs.managed``.
 
     name
         Anything; it names the state in the report.
@@ -78,11 +78,6 @@ def at_boot(name):
           ipvs.at_boot:
             - require:
               - ipvs: lvs-ipvs-table
-
-        saltext-lvs-ipvs:
-          service.enabled:
-            - require:
-              - ipvs: lvs-ipvs-at-boot
     """
     ret = {
         "name": name,

@@ -45,12 +45,6 @@ lvs-ipvs-at-boot:
       - pkg: lvs-director-packages
       - ipvs: lvs-ipvs-table
 
-lvs-ipvs-at-boot-enabled:
-  service.enabled:
-    - name: saltext-lvs-ipvs
-    - require:
-      - ipvs: lvs-ipvs-at-boot
-
 # Before keepalived puts one there.
 lvs-director-vips-kept:
   keepalived.vips_kept

@@ -56,7 +56,6 @@ SLS = {
             "lvs-director-sysctls",
             "lvs-ipvs-table",
             "lvs-ipvs-at-boot",
-            "lvs-ipvs-at-boot-enabled",
             "lvs-director-vips-kept",
             "lvs-keepalived-config",
             "lvs-keepalived-service",

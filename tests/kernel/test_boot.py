@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ from saltext.lvs import boot, ipvs, ipvsadm
 
 from tests.kernel.commands import ipvsadm as ipvsadm_says
 from tests.kernel.commands import run
+from tests.lab import Lab
+
+CHECKOUT = Path(__file__).parents[2]
 
 TABLE = """\
 -A -t 10.10.10.10:80 -s wlc -p 300 -M 255.255.255.255
@@ -31,9 +36,20 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(boot, "RESTORE", boot.RESTORE.replace(boot.RULES, rules))
     monkeypatch.setattr(boot, "RULES", rules)
     monkeypatch.setattr(boot, "UNIT", str(tmp_path / "unit"))
+    monkeypatch.setattr(boot, "WANTED", str(tmp_path / "wanted"))
+    monkeypatch.setattr(boot, "STARTS", str(tmp_path / "S??started"))
+    monkeypatch.setattr(boot, "_switch", lambda on: _switch(tmp_path / "S01started", on))
     monkeypatch.setattr(boot, "INIT_SCRIPT", str(tmp_path / "init.d" / boot.NAME))
     monkeypatch.setattr(boot, "SYSTEMD", str(tmp_path / "systemd"))
     return tmp_path
+
+
+def _switch(start: Path, on: bool) -> None:
+    """What update-rc.d does, in the test's own folder."""
+    if on:
+        start.touch()
+    else:
+        start.unlink()
 
 
 def started() -> None:
@@ -76,8 +92,12 @@ def test_another_boot_system_takes_the_other_ones_files_away(root: Path) -> None
     changes = boot.plan(SERVERS, {})
     assert [str(change) for change in changes] == [
         f"write {boot.UNIT}",
+        f"write {boot.WANTED}",
         f"remove {boot.INIT_SCRIPT}",
+        f"disable {boot.NAME}",
     ]
+    boot.write(changes)
+    assert boot.plan(SERVERS, {}) == ()
     boot.write(boot.plan_absent())
     assert [path for path in root.rglob("*") if path.is_file()] == []
 
@@ -93,3 +113,30 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     path.write_text(unit.text.replace("Type=oneshot", "Type=never"))
     again = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert "never" in again.stderr
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab({"lb1": ["10.10.10.11/24"]}) as lab:
+        yield lab
+
+
+def test_a_boot_the_system_v_way_starts_it_and_its_end_leaves_nothing(lab: Lab) -> None:
+    host = lab["lb1"]
+
+    def on_host(expression: str) -> str:
+        script = f"from saltext.lvs import boot; print([str(c) for c in {expression}])"
+        environment = {"PYTHONPATH": str(CHECKOUT / "_utils")}
+        command = [sys.executable, "-c", script]
+        return str(host.run(command, check=True, environment=environment).stdout).strip()
+
+    write = "(lambda planned: (boot.write(planned), planned)[1])"
+    assert on_host(f"{write}(boot.plan((), {{}}))") == str(
+        [f"write {boot.RULES}", f"write {boot.INIT_SCRIPT}", f"enable {boot.NAME}"]
+    )
+    assert on_host("boot.plan((), {})") == "[]"
+    assert f"S01{boot.NAME}" in host.run(["ls", "/etc/rc2.d"]).stdout.split()
+    assert on_host(f"{write}(boot.plan_absent())") == str(
+        [f"remove {boot.RULES}", f"remove {boot.INIT_SCRIPT}", f"disable {boot.NAME}"]
+    )
+    assert host.run(["sh", "-c", f"ls /etc/rc?.d/*{boot.NAME}"]).stdout == ""

@@ -6,17 +6,24 @@ of our own has ipvsadm read it. Nothing of Salt's is needed for that, and nothin
 
 from __future__ import annotations
 
+import glob
 import os
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from saltext.lvs import files, ipvsadm, persistence
+from saltext.lvs.errors import CommandFailed
 from saltext.lvs.model import VirtualServer
 from saltext.lvs.persistence import Change, File
 
 NAME = "saltext-lvs-ipvs"
 RULES = "/var/lib/saltext-lvs/ipvs.rules"
 INIT_SCRIPT = f"/etc/init.d/{NAME}"
+# Where insserv or update-rc.d has put the script, it starts: with what number is theirs to say.
+STARTS = f"/etc/rc[2-5].d/S??{NAME}"
 UNIT = f"{persistence.UNITS}/{NAME}.service"
+WANTED = f"{persistence.UNITS}/multi-user.target.wants/{NAME}.service"
 # sd_booted(3)
 SYSTEMD = "/run/systemd/system"
 
@@ -27,6 +34,22 @@ DESCRIPTION = "IPVS table as Salt has applied it last"
 RESTORE = f"{IPVSADM} --save --numeric | grep -q . || {IPVSADM} --restore < {RULES}"
 
 SCRIPT_MODE = 0o755
+SWITCH_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Whether a boot the System V way starts the service; to systemd a link says so."""
+
+    on: bool
+    path: str = NAME
+
+    def __str__(self) -> str:
+        return f"{'enable' if self.on else 'disable'} {self.path}"
+
+    def as_data(self) -> dict[str, object]:
+        """As Salt reports changes."""
+        return {"old": not self.on, "new": self.on}
 
 
 def files_of(
@@ -50,7 +73,11 @@ def files_of(
         # 0 leaves a timeout as it is: ipvsadm(8), --set.
         seconds = (str(timeouts.get(name, 0)) for name in ("tcp", "tcpfin", "udp"))
         commands.append(f"{IPVSADM} --set {' '.join(seconds)}")
-    yield _unit(commands) if systemd else _script(commands)
+    if systemd:
+        yield _unit(commands)
+        yield File(WANTED, mode=persistence.LINK_MODE, target=UNIT)
+    else:
+        yield _script(commands)
 
 
 def _unit(commands: Iterable[str]) -> File:
@@ -99,26 +126,59 @@ def _script(commands: Iterable[str]) -> File:
     return File(INIT_SCRIPT, "\n".join(lines), SCRIPT_MODE)
 
 
-def plan(servers: Iterable[VirtualServer], timeouts: Mapping[str, int]) -> tuple[Change, ...]:
-    """What would change among the files.
+def plan(
+    servers: Iterable[VirtualServer], timeouts: Mapping[str, int]
+) -> tuple[Change | Switch, ...]:
+    """What would change among the files, and whether the service would be enabled.
 
     Raises :class:`~saltext.lvs.errors.CommandFailed` for one that cannot be read.
     """
-    wanted = files_of(servers, timeouts, os.path.isdir(SYSTEMD))
-    return persistence.changes(wanted, _current())
+    systemd = os.path.isdir(SYSTEMD)
+    changes = persistence.changes(files_of(servers, timeouts, systemd), _current())
+    return *changes, *_switched(not systemd)
 
 
-def plan_absent() -> tuple[Change, ...]:
+def plan_absent() -> tuple[Change | Switch, ...]:
     """What would change for there to be none."""
-    return persistence.changes((), _current())
+    return *persistence.changes((), _current()), *_switched(False)
 
 
 def _current() -> list[File]:
-    found = (persistence.read_file(path) for path in (RULES, UNIT, INIT_SCRIPT))
+    found = (persistence.read_file(path) for path in (RULES, UNIT, WANTED, INIT_SCRIPT))
     return [file for file in found if file is not None]
 
 
-def write(planned: Iterable[Change]) -> None:
-    """Make the changes; see :func:`saltext.lvs.persistence.write`."""
+def _switched(on: bool) -> Iterator[Switch]:
+    if bool(glob.glob(STARTS)) is not on:
+        yield Switch(on)
+
+
+def write(planned: Iterable[Change | Switch]) -> None:
+    """Make the changes.
+
+    Raises :class:`~saltext.lvs.errors.CommandFailed`; those before it have been made.
+    """
     files.make_folder(os.path.dirname(RULES), 0o700)
-    persistence.write(planned)
+    for change in planned:
+        if isinstance(change, Switch):
+            _switch(change.on)
+        else:
+            persistence.write([change])
+
+
+def _switch(on: bool) -> None:
+    # "remove" wants the script gone, as it is by then.
+    command = ["update-rc.d", NAME, "defaults" if on else "remove"]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SWITCH_SECONDS,
+            text=True,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandFailed(f"cannot have a boot start {NAME}: {error}") from error
+    if done.returncode:
+        raise CommandFailed(f"cannot have a boot start {NAME}: {done.stderr.strip()}")
