@@ -40,7 +40,7 @@ lvs-vip-interface:
 # The minion's own pillar is as old as its last refresh, and the beacon watches what that one asks for.
 lvs-vip-watch:
   module.run:
-    - saltutil.refresh_pillar:
+    - lvs.refresh_pillar:
     - onchanges:
       - dummy: lvs-vip-interface
 

@@ -197,6 +197,10 @@ def test_a_minion_that_is_no_service_is_not_restarted(minion: MinionMaker) -> No
     assert answer == "no-such-service does not run as a service here; nothing is restarted"
 
 
+def test_where_no_minion_runs_none_has_to_read_its_pillar_anew(minion: MinionMaker) -> None:
+    assert minion("rs1").call("lvs.refresh_pillar") == "No minion runs here that would have to."
+
+
 def test_the_own_python_is_looked_at_for_pyroute2(minion: MinionMaker) -> None:
     assert minion("lb1").call("lvs.view")["has_pyroute2"] is True
 
