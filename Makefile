@@ -13,7 +13,7 @@ help:
 	@echo 'make lab            a shell in the lab, with the cluster up (root)'
 	@echo 'make test           all levels of tests, and a count (root)'
 	@echo 'make LEVEL          one of them: $(LEVELS)'
-	@echo 'make bench          the measures of docs/performance.md, in five minutes; build/bench.json (root)'
+	@echo 'make bench          the measures of docs/performance.md, in eight minutes; build/bench.json (root)'
 	@echo 'make setup          what these need, in $(CACHE); they do it themselves'
 	@echo 'make clean          remove what builds and tests leave in the checkout'
 	@echo
@@ -42,8 +42,7 @@ test: python
 $(LEVELS): python
 	@$(PYTHON) -m tools.levels $@
 
-bench: python
-	@$(PYTHON) -m tools.prepare dev packages lab
+bench: for-the-lab
 	@$(DEV) -m tests.lab run -- $(DEV) -m tests.bench $(BENCH)
 
 soak:

@@ -6,32 +6,42 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from tests.bench import peers, plot, results, suite
+from tests.bench import bus, peers, plot, realserver, results, suite
 from tests.bench.results import Result
-from tests.bench.suite import Job, Pace, Samples
+from tests.bench.suite import Pace, Samples
 
 RESULTS = suite.CHECKOUT / "build" / "bench.json"
 PAGE = suite.CHECKOUT / "docs" / "performance.md"
-PICTURE = "cost-per-real-server.png"
+CURVE_PICTURE = "cost-per-real-server.png"
+LOSSES_PICTURE = "loss-of-vips.png"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Jobs that are run in turn, and what they show."""
+    """What is measured in a number of rounds, and what it shows."""
 
-    jobs: list[Job]
+    measure: Callable[[int, Samples, Pace], None]
     results: Callable[[Samples], list[Result]]
 
 
-PARTS = {
-    "spread": Part(suite.SPREAD_JOBS, suite.spread),
-    "one": Part(suite.ONE_JOBS, suite.one),
-    "memory": Part(suite.MEMORY_JOBS, suite.memory),
-    "curve": Part(suite.CURVE_JOBS, suite.curve),
+TABLE = {
+    "spread": Part(partial(suite.run, suite.SPREAD_JOBS), suite.spread),
+    "one": Part(partial(suite.run, suite.ONE_JOBS), suite.one),
+    "memory": Part(partial(suite.run, suite.MEMORY_JOBS), suite.memory),
+    "curve": Part(partial(suite.run, suite.CURVE_JOBS), suite.curve),
 }
+REAL_SERVER = {
+    "lost": Part(partial(suite.run, realserver.LOST_JOBS), realserver.lost),
+    "many": Part(partial(suite.run, realserver.MANY_JOBS), realserver.many),
+    "idle": Part(partial(suite.run, realserver.IDLE_JOBS), realserver.idle),
+    "bus": Part(bus.measure, bus.results),
+}
+PARTS = TABLE | REAL_SERVER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,25 +59,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _stay_on_one_processor()
     peers.compile_floor()
     samples = Samples()
-    found = _measure(chosen.parts or list(PARTS), chosen.rounds, samples)
+    parts = chosen.parts or list(PARTS)
+    by_part = _measure(parts, chosen.rounds, samples)
+    found = _of(by_part, parts)
     results.write(RESULTS, found, keep=bool(chosen.parts))
-    if "curve" in (chosen.parts or PARTS):
-        plot.draw(suite.points(samples), RESULTS.parent / PICTURE)
+    _draw(parts, samples, RESULTS.parent)
     if chosen.docs:
-        plot.draw(suite.points(samples), PAGE.parent / "images" / PICTURE)
-        PAGE.write_text(results.into_page(PAGE.read_text(), _for_page(found, chosen.rounds)))
+        _draw(parts, samples, PAGE.parent / "images")
+        text = _for_page(_of(by_part, TABLE), _of(by_part, REAL_SERVER), chosen.rounds)
+        PAGE.write_text(results.into_page(PAGE.read_text(), text))
     return _tell(found, samples)
 
 
-def _measure(names: Sequence[str], rounds: int, samples: Samples) -> list[Result]:
-    """Run parts, one after the other."""
-    found: list[Result] = []
+def _draw(parts: Sequence[str], samples: Samples, folder: Path) -> None:
+    """Draw what these parts have measured."""
+    if "curve" in parts:
+        plot.draw(suite.points(samples), folder / CURVE_PICTURE)
+    if {"lost", "bus"} <= set(parts):
+        times = realserver.times(samples) | bus.times(samples)
+        plot.draw_losses(times, folder / LOSSES_PICTURE)
+
+
+def _measure(names: Sequence[str], rounds: int, samples: Samples) -> dict[str, list[Result]]:
+    """Run parts, one after the other; their results, by part."""
+    found: dict[str, list[Result]] = {}
     pace = Pace()
     for name in names:
         print(f"{name}:", flush=True)
-        suite.run(PARTS[name].jobs, rounds, samples, pace)
-        found += PARTS[name].results(samples)
+        PARTS[name].measure(rounds, samples, pace)
+        found[name] = PARTS[name].results(samples)
     return found
+
+
+def _of(by_part: Mapping[str, list[Result]], names: Iterable[str]) -> list[Result]:
+    """The results of some parts."""
+    return [row for name in names for row in by_part[name]]
 
 
 def _tell(found: Sequence[Result], samples: Samples) -> int:
@@ -81,12 +107,17 @@ def _tell(found: Sequence[Result], samples: Samples) -> int:
     return 1 if missed else 0
 
 
-def _for_page(found: Sequence[Result], rounds: int) -> str:
+def _for_page(table: Sequence[Result], real_server: Sequence[Result], rounds: int) -> str:
     python, linux = platform.python_version(), platform.release()
     return f"""
-Medians of {rounds} rounds, with Python {python} on the lab's Linux {linux}:
+With Python {python} on the lab's Linux {linux}, in {rounds} rounds. The table of a director,
+medians of the rounds:
 
-{results.markdown(found)}
+{results.markdown(table)}
+
+The VIPs of a real server:
+
+{results.markdown(real_server)}
 """
 
 

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
+from typing import ClassVar, Protocol
 
 from tests.bench.results import Goal, Numbers, Result, at_most, faster, result, within_floor
 from tests.bench.tables import Size
@@ -32,28 +34,50 @@ SLOW = 1.3
 # What a run takes longer at most where its jobs are disturbed.
 PATIENCE_SECONDS = 90
 
-Job = tuple[str, Size]
+
+class Scale(Protocol):
+    """How large a task is, and which program (a module) does it."""
+
+    worker: ClassVar[str]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The size, as that program takes it."""
+
+
+Job = tuple[str, Scale]
+# By name, what one job has measured: once, or several times.
+Steps = Mapping[str, float | Sequence[float]]
 
 
 @dataclass
 class Samples:
     """The steps of all jobs so far, and how many of them other work on this machine disturbed."""
 
-    taken: dict[tuple[str, Size, str], list[float]] = field(default_factory=dict)
+    taken: dict[tuple[str, Scale, str], list[float]] = field(default_factory=dict)
     jobs: int = 0
     disturbed: int = 0
 
-    def add(self, job: Job, steps: dict[str, float], *, disturbed: bool = False) -> None:
+    def add(self, job: Job, steps: Steps, *, disturbed: bool = False) -> None:
         """Keep the steps of one job."""
         self.jobs += 1
         self.disturbed += disturbed
         for step, value in steps.items():
-            self.taken.setdefault((*job, step), []).append(value)
+            values = value if isinstance(value, Sequence) else [value]
+            self.taken.setdefault((*job, step), []).extend(values)
 
-    def median(self, job: str, size: Size, *steps: str) -> float:
+    def all(self, job: str, size: Scale, step: str) -> list[float]:
+        """Every measurement of a step."""
+        return self.taken[job, size, step]
+
+    def median(self, job: str, size: Scale, *steps: str) -> float:
         """The median of a step; of several, that of their sum in each round."""
-        runs = (self.taken[job, size, step] for step in steps)
+        runs = (self.all(job, size, step) for step in steps)
         return float(median(sum(run) for run in zip(*runs, strict=True)))
+
+    def percentile(self, number: int, job: str, size: Scale, step: str) -> float:
+        """What so many of a hundred measurements of a step stay below."""
+        return quantiles(self.all(job, size, step), n=100, method="inclusive")[number - 1]
 
     def warning(self) -> str:
         """What is to be said of a run if a part of it was disturbed."""
@@ -78,14 +102,14 @@ class Pace:
         self._fastest = min(self._fastest, took)
         return took > SLOW * self._fastest
 
-    def undisturbed(self, job: Job) -> tuple[dict[str, float], bool]:
+    def undisturbed(self, job: Callable[[], Steps]) -> tuple[Steps, bool]:
         """Run a job, and again if it was disturbed, as long as patience lasts; returns its steps
         and whether it was disturbed.
         """
         while True:
             started = time.monotonic()
             slow_before = self.is_slow()
-            steps = run_job(*job)
+            steps = job()
             disturbed = self.is_slow() or slow_before
             if not disturbed or self._patience_seconds <= 0:
                 return steps, disturbed
@@ -97,24 +121,23 @@ def run(jobs: Sequence[Job], rounds: int, samples: Samples, pace: Pace) -> None:
     for number in range(1, rounds + 1):
         started = time.monotonic()
         for job in jobs:
-            steps, disturbed = pace.undisturbed(job)
+            steps, disturbed = pace.undisturbed(partial(run_job, *job))
             samples.add(job, steps, disturbed=disturbed)
         seconds = time.monotonic() - started
         print(f"round {number} of {rounds}: {len(jobs)} jobs in {seconds:.0f} s", flush=True)
 
 
-def run_job(name: str, size: Size) -> dict[str, float]:
+def run_job(name: str, size: Scale) -> Steps:
     """Run one job in a process of its own; returns its steps."""
-    arguments = [name, str(size.virtual_servers), str(size.real_servers_each)]
     output = subprocess.run(
-        [sys.executable, "-m", "tests.bench.worker", *arguments],
+        [sys.executable, "-m", size.worker, name, *map(str, size.numbers)],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT / "_utils")},
         stdout=subprocess.PIPE,
         check=True,
     ).stdout
     time.sleep(REST_SECONDS)
-    steps: dict[str, float] = json.loads(output)
+    steps: Steps = json.loads(output)
     return steps
 
 

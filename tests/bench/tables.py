@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 FIRST_VIP = ipaddress.IPv4Address("10.10.0.10")
 FIRST_REAL_SERVER = ipaddress.IPv4Address("10.128.0.0")
@@ -30,8 +30,14 @@ Held = list[tuple[str, str, int]]
 class Size:
     """How many virtual servers a table has, and how many real servers each of them has."""
 
+    worker: ClassVar[str] = "tests.bench.worker"
+
     virtual_servers: int
     real_servers_each: int
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        return self.virtual_servers, self.real_servers_each
 
     @property
     def real_servers(self) -> int:

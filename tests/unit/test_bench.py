@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import plot, results, suite, tables
+from tests.bench import plot, realserver, results, suite, tables
+from tests.bench.realserver import Load
 from tests.bench.results import Goal, Numbers, Result, at_most, faster, within_floor
 from tests.bench.suite import Point, Samples
 from tests.bench.tables import Size, Table
 
 SIZE = Size(2, 60)
+LOAD = Load(2, 40)
 PROC = """\
 IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags
@@ -160,10 +162,9 @@ def test_a_disturbed_job_is_run_again_as_long_as_patience_lasts(
 ) -> None:
     runs = itertools.count(1)
     monkeypatch.setattr(suite, "PATIENCE_SECONDS", patience)
-    monkeypatch.setattr(suite, "run_job", lambda *_: {"read": next(runs)})
     pace = suite.Pace()
     monkeypatch.setattr(pace, "is_slow", lambda: slow.pop(0))
-    assert pace.undisturbed(("read", SIZE)) == taken
+    assert pace.undisturbed(lambda: {"read": next(runs)}) == taken
     assert slow == []
 
 
@@ -173,6 +174,51 @@ def test_a_median_is_of_the_rounds_and_of_steps_added_up_within_each() -> None:
         samples.add(("ipvsadm", SIZE), {"list": listed, "weights": changed})
     assert samples.median("ipvsadm", SIZE, "list") == 2
     assert samples.median("ipvsadm", SIZE, "list", "weights") == 22
+
+
+def test_what_one_job_measures_several_times_counts_each_time() -> None:
+    samples = Samples()
+    for first in (0, 50):
+        samples.add(("local", LOAD), {"queued": list(range(first, first + 50))})
+    assert samples.all("local", LOAD, "queued") == list(range(100))
+    assert samples.median("local", LOAD, "queued") == 49.5
+    assert samples.percentile(99, "local", LOAD, "queued") == pytest.approx(98.01)
+
+
+def test_a_real_server_is_judged_by_the_median_and_by_the_worst_of_a_hundred() -> None:
+    samples = Samples()
+    samples.add(("reactor", realserver.LOST), {"queued": [1.0] * 98 + [20.0, 20.0]})
+    samples.add(("local", realserver.LOST), {"queued": [2.0] * 100, "back": [21.0]})
+    found = {row.name: (row.ours, row.goal, row.met) for row in realserver.lost(samples)}
+    assert found == {
+        "dummy0 deleted, until the event is queued (reaction: local), median": (
+            (2.0, "at most 4 ms", True)
+        ),
+        "dummy0 deleted, until the event is queued (reaction: local), 99th percentile": (
+            (2.0, "at most 15 ms", True)
+        ),
+        "dummy0 deleted, until the event is queued (reaction: reactor), median": (
+            (1.0, "at most 4 ms", True)
+        ),
+        "dummy0 deleted, until the event is queued (reaction: reactor), 99th percentile": (
+            (20.0, "at most 15 ms", False)
+        ),
+        "dummy0 deleted, until it is put back locally, median": (21.0, "at most 20 ms", False),
+    }
+
+
+def test_many_vips_stand_beside_one_ip_each_and_beside_a_batch() -> None:
+    samples = Samples()
+    for job, create in (("many", 500), ("ip -batch", 50)):
+        samples.add((job, realserver.MANY), {"create": create, "nothing": 20})
+    samples.add(("one ip each", realserver.FEW), {"create": 100, "nothing": 80})
+    found = [(row.ours, row.peer, row.goal, row.met) for row in realserver.many(samples)]
+    assert found == [
+        (500, 50, "at most 1 s", True),
+        (500, 1000, None, None),
+        (20, 20, "at most 250 ms", True),
+        (20, 800, None, None),
+    ]
 
 
 def test_growth_is_from_the_smallest_table_to_the_largest() -> None:
@@ -242,4 +288,10 @@ def test_the_kernels_word_is_read_whole_and_in_order(tmp_path: Path) -> None:
 def test_the_curve_is_drawn_as_a_png(tmp_path: Path) -> None:
     picture = tmp_path / "images" / "curve.png"
     plot.draw([Point(1000, 15, 5), Point(100_000, 16, 6)], picture)
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_losses_are_drawn_as_a_png(tmp_path: Path) -> None:
+    picture = tmp_path / "images" / "losses.png"
+    plot.draw_losses({"event queued": [2.0, 1.5, 9.0], "put back": [450.0]}, picture)
     assert picture.read_bytes().startswith(b"\x89PNG\r\n")
