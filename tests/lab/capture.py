@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import socket
 import struct
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -18,6 +20,18 @@ KINDS = {0x0800: "ipv4", 0x0806: "arp", 0x86DD: "ipv6"}
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 112: "vrrp"}
 OPERATIONS = {1: "request", 2: "reply"}
 PACKET_OUTGOING = 4  # linux/if_packet.h
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+# What machines say of their addresses: ARP and ICMPv6. In the kernel's filter language
+# (linux/filter.h): load the type; ARP is taken; of IPv6 load the next header; ICMPv6 is taken.
+NEIGHBOURS = (
+    (0x28, 0, 0, 12),
+    (0x15, 3, 0, 0x0806),
+    (0x15, 0, 3, 0x86DD),
+    (0x30, 0, 0, 20),
+    (0x15, 0, 1, 58),
+    (0x06, 0, 0, 0xFFFF),
+    (0x06, 0, 0, 0),
+)
 
 
 @dataclass(frozen=True)
@@ -89,12 +103,24 @@ def _transport(number: int, payload: bytes) -> dict[str, Any]:
     return fields
 
 
-class Capture:
-    """Collects packets for the time of a ``with`` block, which gives the (growing) list of them."""
+def _attach(packets: socket.socket, lines: Sequence[tuple[int, int, int, int]]) -> None:
+    """Have the kernel pass on only what a filter takes."""
+    code = b"".join(struct.pack("=HBBI", *line) for line in lines)
+    kept = ctypes.create_string_buffer(code)
+    program = struct.pack("@HP", len(lines), ctypes.addressof(kept))
+    packets.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
-    def __init__(self, process: int, interface: str) -> None:
+
+class Capture:
+    """Collects packets for the time of a ``with`` block, which gives the (growing) list of them.
+
+    With ``neighbours`` only ARP and ICMPv6 count, so that it may run for long.
+    """
+
+    def __init__(self, process: int, interface: str, neighbours: bool = False) -> None:
         self._process = process
         self._interface = interface
+        self._neighbours = neighbours
         self._packets: list[Packet] = []
         self._stop = threading.Event()
 
@@ -118,6 +144,8 @@ class Capture:
         packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         packets.settimeout(0.05)
+        if self._neighbours:
+            _attach(packets, NEIGHBOURS)
         packets.bind((self._interface, ETH_P_ALL))
         return packets
 
