@@ -1,8 +1,8 @@
 #!py
 """A real server told that it has lost a VIP, or that it may have been heard on ARP.
 
-For the one, ask it, and only it, to look and put the VIP back; for the other, have the runner find
-the directors that shall announce the VIPs again. The event is a hint, and may be forged: nothing of
+Ask it, and only it, to look and put that right; and where it was heard and is quiet again, have the
+runner find the directors that shall announce the VIPs anew. The event is a hint, and may be forged: nothing of
 it is handed on but the name of who tells it. What lacks, and whether the minion is a real server at
 all, is found out there.
 """
@@ -13,9 +13,9 @@ def run():
     reactions = {}
     if minion_id is None:
         return reactions
-    # One that puts it back itself, or has done so, is left to it.
+    # One that puts it right itself, or has done so, is left to it.
     at_it = data.get("acted") is True or data.get("healing") is True
-    if not at_it and any(map(_is_loss, _changes())):
+    if not at_it and any(map(_is_harm, _changes())):
         # A list matches by the exact id: in a string, a comma or a star would mean others.
         asked = [{"tgt": [minion_id]}, {"tgt_type": "list"}]
         reactions["dummy-repair"] = {"local.dummy.repair": asked}
@@ -40,9 +40,10 @@ def _changes():
     return [change for change in changes if isinstance(change, dict)]
 
 
-def _is_loss(change):
-    # What is taken away again and again is left alone: a person must look.
-    return change.get("now") == "lost" and change.get("gave_up") is not True
+def _is_harm(change):
+    # What comes again and again is left alone: a person must look.
+    harm = change.get("now") == "lost" or change.get("quiet") is False
+    return harm and change.get("gave_up") is not True
 
 
 def _is_quiet_again(change):

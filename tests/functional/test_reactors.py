@@ -85,7 +85,12 @@ EVENTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     ),
     "a VIP is back": (TAG, {"id": "rs1", "changes": [BACK]}, NOTHING),
     "a VIP was given up on purpose": (TAG, {"id": "rs1", "changes": [RELEASED]}, NOTHING),
-    "it can be heard on ARP": (TAG, {"id": "rs1", "changes": [NOISY]}, NOTHING),
+    "it can be heard on ARP": (TAG, {"id": "rs1", "changes": [NOISY]}, REPAIR),
+    "it was heard again and again": (
+        TAG,
+        {"id": "rs1", "changes": [{**NOISY, "gave_up": True}]},
+        NOTHING,
+    ),
     "it is quiet again, by the minion's own doing": (
         TAG,
         {"id": "rs1", "acted": True, "changes": [QUIET, BACK]},
