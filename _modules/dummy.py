@@ -121,7 +121,7 @@ def plan(interface=None, addresses=None, persist=None, force_prefix=False, force
     planned = realserver.plan(duty, bool(force))
     at_boot = _AtBoot(asked, planned.existing)
     return {
-        **_changed(duty, planned.ops, at_boot.files(duty), planned.given_up),
+        **_changed(duty, planned.ops, at_boot.files(duty), planned),
         **_besides(duty, planned),
         "faults": [str(fault) for fault in realserver.faults(duty)],
         **at_boot.told(duty),
@@ -164,13 +164,13 @@ def present(
     """
     duty, asked = _asked_for(interface, addresses, persist, force_prefix)
     # Whom to tell of it is settled before anything changes.
-    at_boot = _AtBoot(asked, links.is_existing(rtnetlink.read(duty.interface)))
+    at_boot = _at_boot(duty, asked)
     outcome = realserver.present(duty, bool(check_arp), bool(force))
     # The files come last: until then those of before tell which addresses are ours.
     written = at_boot.files(duty)
     persistence.write(written)
     return {
-        **_told(duty, outcome, written, outcome.given_up),
+        **_told(duty, outcome, written, outcome),
         **_besides(duty, outcome),
         **at_boot.told(duty),
     }
@@ -226,6 +226,8 @@ def absent(interface=None, force=False):
     outcome = realserver.absent(duty, bool(force))
     removed = _no_files(duty)
     persistence.write(removed)
+    # Only now: what breaks off before this is known still, and completed.
+    realserver.forget(duty.interface)
     return {**_told(duty, outcome, removed), "foreign": _foreign(duty)}
 
 
@@ -425,7 +427,9 @@ def watch_(beacon="dummy", repeat=30):
 @_salt_errors
 def unwatch(beacon="dummy"):
     """
-    End the watcher of a beacon. What it knew stays, for the next one.
+    End the watcher of a beacon in this process. What it knew stays, for the next one.
+
+    For the beacon itself: a job is a process of its own, where no watcher runs, and ends none.
 
     beacon
         The name of the beacon.
@@ -539,26 +543,30 @@ def _besides(duty, found):
     }
 
 
-def _told(duty, outcome, files=(), given_up=()):
+def _told(duty, outcome, files=(), besides=None):
     return {
-        **_changed(duty, outcome.ops, files, given_up),
+        **_changed(duty, outcome.ops, files, besides),
         "left": [str(op) for op in outcome.left],
     }
 
 
-def _changed(duty, ops, files, given_up=()):
-    """What is done to the interface, to files for the next boot, and later."""
-    until = f"{duty.interface}, until nobody uses it"
+def _changed(duty, ops, files, besides=None):
+    """What is done to the interface, to files for the next boot, and what is noted for later."""
+    name = duty.interface
+    unwatched, until = f"{name}, unwatched", f"{name}, until nobody uses it"
+    given_up, watched = (besides.given_up, besides.unwatched) if besides else ((), ())
     return {
-        "interface": duty.interface,
+        "interface": name,
         "operations": [
             *map(str, ops),
             *(f"give up {vip} on {until}" for vip in given_up),
+            *(f"watch {vip} on {name} from now on" for vip in watched),
             *map(str, files),
         ],
         "changes": {
             **links.changes(ops),
-            **{str(vip): {"old": duty.interface, "new": until} for vip in given_up},
+            **{str(vip): {"old": name, "new": until} for vip in given_up},
+            **{str(vip): {"old": unwatched, "new": name} for vip in watched},
             **{change.path: change.as_data() for change in files},
         },
     }
@@ -566,7 +574,12 @@ def _changed(duty, ops, files, given_up=()):
 
 def _duty_at_boot(interface, addresses, persist):
     duty, asked = _asked_for(interface, addresses, persist)
-    return duty, _AtBoot(asked, links.is_existing(rtnetlink.read(duty.interface)))
+    return duty, _at_boot(duty, asked)
+
+
+def _at_boot(duty, asked):
+    link = rtnetlink.read(duty.interface)
+    return _AtBoot(asked, realserver.is_existing(duty.interface, link))
 
 
 class _AtBoot:

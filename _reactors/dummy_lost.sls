@@ -2,9 +2,9 @@
 """A real server told that it has lost a VIP, or that it may have been heard on ARP.
 
 Ask it, and only it, to look and put that right; and where it was heard and is quiet again, have the
-runner find the directors that shall announce the VIPs anew. The event is a hint, and may be forged: nothing of
-it is handed on but the name of who tells it. What lacks, and whether the minion is a real server at
-all, is found out there.
+runner find the directors that shall announce the VIPs anew. The event is a hint, and may be forged:
+nothing of it is handed on but the name of who tells it. What lacks, and whether the minion is a
+real server at all, is found out there.
 """
 
 

@@ -84,6 +84,7 @@ def real_server(netns: object) -> None:
 @pytest.fixture(autouse=True)
 def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(realserver, "REPAIR", str(tmp_path / "repair"))
+    monkeypatch.setattr(realserver, "ASKED", str(tmp_path / "asked"))
     monkeypatch.setattr(realserver, "REPAIRED", str(tmp_path / "repaired"))
     monkeypatch.setattr(realserver, "RECORD", str(tmp_path / "state" / "dummy.json"))
 
@@ -95,7 +96,7 @@ def memory() -> watch.Memory:
 
 def applied(duty: Duty = DUTY) -> None:
     """As if an apply had put the VIPs there, and something had taken them away."""
-    realserver._note(duty.interface, map(str, duty.vips), ())
+    realserver._note(duty.interface, realserver.Record(tuple(map(str, duty.vips))))
 
 
 # -------------------------------------------------------------------------------------------------
@@ -226,6 +227,48 @@ def test_ipv6_that_is_off_is_said_in_words() -> None:
         "cannot add fd00::10/128 to dummy0: Permission denied (EACCES); "
         "IPv6 is off: net.ipv6.conf.dummy0.disable_ipv6",
     )
+
+
+def test_what_an_apply_that_fails_half_way_has_put_there_is_watched() -> None:
+    ip("link add dummy0 type dummy")
+    Path("/proc/sys/net/ipv6/conf/dummy0/disable_ipv6").write_text("1")
+    with pytest.raises(KernelError, match="cannot add fd00::10/128 to dummy0"):
+        made(replace(DUTY, vips=(VIP6, VIP)))
+    # The one that the kernel refuses is no reason to be without the other.
+    assert addresses() == ["10.10.10.10/32"]
+    assert realserver.recorded("dummy0").vips == ("10.10.10.10/32",)
+    ip("address delete 10.10.10.10/32 dev dummy0")
+    realserver.heal(BOTH)
+    assert addresses() == ["10.10.10.10/32"]
+
+
+def test_vips_that_nobody_has_noted_are_watched_from_the_next_apply_on() -> None:
+    made(BOTH)
+    Path(realserver.RECORD).unlink()
+    assert realserver.plan(BOTH).unwatched == (VIP, VIP6)
+    outcome = realserver.present(BOTH)
+    assert (outcome.ops, outcome.unwatched) == ((), (VIP, VIP6))
+    assert realserver.plan(BOTH).unwatched == ()
+    assert realserver.recorded("dummy0").vips == ("10.10.10.10/32", "fd00::10/128")
+
+
+def test_absent_that_breaks_off_is_completed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    made(BOTH)
+
+    def refuse(*_: Any) -> None:
+        raise KernelError("try", errno.EPERM)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(links, "carry_out", refuse)
+        with pytest.raises(KernelError):
+            realserver.absent(BOTH)
+    # Still known as ours, and nobody puts it back.
+    assert realserver.former_interfaces("dummy0", ()) == ["dummy0"]
+    assert realserver.due(BOTH, realserver.recorded("dummy0")).vips == ()
+    realserver.absent(BOTH)
+    assert realserver.former_interfaces("dummy0", ()) == ["dummy0"]
+    realserver.forget("dummy0")
+    assert realserver.former_interfaces("dummy0", ()) == []
 
 
 def test_an_error_half_way_leaves_what_the_next_apply_completes() -> None:
@@ -531,7 +574,7 @@ def test_a_record_that_somebody_has_spoilt_counts_as_none(memory: watch.Memory) 
 
 
 def test_a_repair_with_another_in_line_does_nothing() -> None:
-    with locking.exclusive(f"{realserver.REPAIR}.line"):
+    with locking.exclusive(f"{realserver.ASKED}.line"):
         assert realserver.repair(DUTY) is None
     assert addresses() == []
 

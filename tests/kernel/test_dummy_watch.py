@@ -29,6 +29,7 @@ Sent = list[dict[str, Any]]
 def real_server(netns: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that holds its VIPs, after an apply."""
     monkeypatch.setattr(realserver, "REPAIR", str(tmp_path / "repair"))
+    monkeypatch.setattr(realserver, "ASKED", str(tmp_path / "asked"))
     monkeypatch.setattr(realserver, "REPAIRED", str(tmp_path / "repaired"))
     monkeypatch.setattr(realserver, "RECORD", str(tmp_path / "state" / "dummy.json"))
     ip("link add eth0 type veth peer name far")
@@ -207,7 +208,7 @@ def test_it_goes_on_when_the_minute_is_over(
     monkeypatch.setattr(watch, "MINUTE_SECONDS", 2.0)
     watcher = watching()
     now = time.monotonic()
-    watcher._memory.repairs.extend([now] * watch.REPAIRS_IN_A_MINUTE)
+    watcher._memory.repairs[watch.Harm.VIPS].extend([now] * watch.REPAIRS_IN_A_MINUTE)
     ip("link delete dummy0")
     until(lambda: lacking() == (), "the repair", seconds=6)
     assert time.monotonic() - now >= 2.0

@@ -40,6 +40,7 @@ def held(interface: str = "dummy0") -> list[str]:
 def real_server(netns: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that holds its VIPs, after an apply; they leave after a second and a half."""
     monkeypatch.setattr(realserver, "REPAIR", str(tmp_path / "repair"))
+    monkeypatch.setattr(realserver, "ASKED", str(tmp_path / "asked"))
     monkeypatch.setattr(realserver, "RECORD", str(tmp_path / "state" / "dummy.json"))
     monkeypatch.setattr(realserver, "LEAVE_AFTER_SECONDS", 1.5)
     ip("link add eth0 type veth peer name far")
@@ -111,7 +112,7 @@ def test_force_does_not_wait(client: Callable[[str], Callable[[], None]]) -> Non
 def test_who_is_enabled_again_keeps_what_it_has() -> None:
     realserver.present(DISABLED)
     assert realserver.recorded("dummy0").vips == ()
-    assert realserver.present(DUTY) == realserver.Outcome(())
+    assert realserver.present(DUTY) == realserver.Outcome((), unwatched=(VIP, VIP6))
     assert realserver.recorded("dummy0") == realserver.Record(("10.10.10.10/32", "fd00::10/128"))
 
 
@@ -164,6 +165,16 @@ def test_the_watcher_lets_go_and_tells(client: Callable[[str], Callable[[], None
 def _released(sent: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     changes = [change for event in sent for change in event.get("changes", ())]
     return [(change["address"], change["was"], change["now"]) for change in changes]
+
+
+def test_a_clock_that_is_set_back_makes_no_vip_stay_for_long() -> None:
+    ahead = realserver.Record(leaving={"10.10.10.10/32": time.time() + 3600})
+    realserver._note("dummy0", ahead)
+    assert realserver.release(DISABLED).ops == ()
+    time.sleep(1.6)
+    assert [str(op) for op in realserver.release(DISABLED).ops] == [
+        "remove 10.10.10.10/32 from dummy0"
+    ]
 
 
 def test_a_watcher_whose_pillar_has_it_enabled_lets_nothing_go() -> None:
@@ -237,6 +248,25 @@ def test_a_tunnels_end_is_brought_up_and_stays() -> None:
     assert (link.up, held("gate")) == (True, [])
 
 
+def test_a_tunnels_end_that_is_gone_is_not_replaced_by_a_dummy_interface() -> None:
+    duty = replace(DUTY, interface="gate", vips=(VIP,))
+    ip("link add gate type ipip local 10.10.10.41 remote any")
+    realserver.present(duty)
+    ip("link delete gate")
+    for act in (realserver.present, realserver.heal):
+        with pytest.raises(links.NotOurs, match="^gate is gone, which others make"):
+            act(duty)
+    assert rtnetlink.read("gate") is None
+    ip("link add gate type ipip local 10.10.10.41 remote any")
+    realserver.heal(duty)
+    assert held("gate") == ["10.10.10.10/32"]
+
+
+def test_a_vip_that_is_leaving_counts_where_vips_move() -> None:
+    realserver.present(DISABLED)
+    assert realserver.former_interfaces("lo", DUTY.vips) == ["dummy0"]
+
+
 def test_many_interfaces_with_many_vips() -> None:
     duties = [
         Duty(
@@ -250,6 +280,13 @@ def test_many_interfaces_with_many_vips() -> None:
         assert len(realserver.present(duty).ops) == 1001
     for duty in duties:
         assert realserver.present(duty) == realserver.Outcome(())
+        memory = watch.Memory(duty=duty)
+        assert [event["tag"] for event in watch.look(memory, "rs1", 3600)] == ["state"]
+        before = time.thread_time()
+        for _ in range(20):
+            assert list(watch.look(memory, "rs1", 3600, changed=False)) == []
+        # The grain of the lab's clock is 10 ms.
+        assert time.thread_time() - before < 0.5
     assert held() == ["10.10.10.10/32", "fd00::10/128"]
 
 
@@ -323,5 +360,9 @@ def test_the_record_is_for_root_alone() -> None:
     record = Path(realserver.RECORD)
     assert record.stat().st_mode & 0o777 == 0o600
     assert json.loads(record.read_text()) == {
-        "dummy0": {"vips": ["10.10.10.10/32", "fd00::10/128"], "leaving": {}}
+        "dummy0": {
+            "vips": ["10.10.10.10/32", "fd00::10/128"],
+            "leaving": {},
+            "existing": False,
+        }
     }

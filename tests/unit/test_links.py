@@ -209,8 +209,10 @@ def test_plan_absent(
 
 @pytest.mark.parametrize(("name", "module"), links.MODULES.items())
 def test_no_dummy_interface_gets_the_name_of_a_tunnels_end(name: str, module: str) -> None:
+    planned = links.plan(name, None, vips("10.10.10.10/32"))
+    assert [str(op) for op in planned] == [f"bring up {name}", f"add 10.10.10.10/32 to {name}"]
     with pytest.raises(NotOurs, match=f"^there is no {name}: `modprobe {module}` makes it$"):
-        links.plan(name, None, vips("10.10.10.10/32"))
+        links.expect_there(name)
 
 
 def test_an_interface_with_somebody_elses_address_is_not_taken_away() -> None:

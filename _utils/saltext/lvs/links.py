@@ -109,11 +109,12 @@ def plan(
     staying
         Addresses that are left for now although they are ours and nobody wants them any more.
 
-    Raises :class:`NotOurs` if the interface is there and VIPs on it would be heard, or is not there
-    and has a name of the kernel's own.
+    Raises :class:`NotOurs` if the interface is there and VIPs on it would be heard.
     """
+    if current is None and is_named_by_kernel(name):
+        # Its module makes it; a state before this one may be about to load that.
+        return Op(Action.RAISE, name), *(Op(Action.ADD, name, vip) for vip in wanted)
     if current is None:
-        _expect_free(name)
         return Op(Action.CREATE, name), *(Op(Action.ADD, name, vip) for vip in wanted)
     _expect_quiet(current)
     named = {vip.ip for vip in wanted}
@@ -219,9 +220,18 @@ def is_existing(link: Link | None) -> bool:
     return link is not None and link.kind != KIND
 
 
-def _expect_free(name: str) -> None:
+def is_named_by_kernel(name: str) -> bool:
+    """Whether an interface of this name is never ours to make."""
+    return name == "lo" or name in MODULES
+
+
+def expect_there(name: str) -> None:
+    """Raise :class:`NotOurs` where an interface that only its module makes is not there."""
     if name in MODULES:
-        raise NotOurs(f"there is no {name}: `modprobe {MODULES[name]}` makes it")
+        try:
+            _index(name)
+        except OSError:
+            raise NotOurs(f"there is no {name}: `modprobe {MODULES[name]}` makes it") from None
 
 
 def _expect_quiet(link: Link) -> None:
@@ -405,7 +415,8 @@ def apply(replan: Callable[[], tuple[Op, ...]]) -> Outcome:
 
     Raises :class:`~saltext.lvs.errors.NotAvailable` without pyroute2,
     :class:`~saltext.lvs.errors.KernelError` for an operation that the kernel refuses. Those before
-    it have been carried out, and the next apply completes them.
+    it have been carried out, also the other VIPs that were to be added, and the next apply
+    completes them.
     """
     done: list[Op] = []
     ops = replan()
@@ -424,8 +435,22 @@ def carry_out(ops: Sequence[Op]) -> list[Op]:
     def work() -> list[Op]:
         # A new socket each time, closed where it was made: pyroute2's are bound to one thread and
         # one process.
+        done, refused = [], None
         with route_class() as route:
-            return [op for op in ops if _carried_out(route, op, refusal)]
+            for op in ops:
+                if refused is not None and op.action is not Action.ADD:
+                    break
+                try:
+                    if _carried_out(route, op, refusal):
+                        done.append(op)
+                except KernelError as error:
+                    # One VIP that the kernel does not take is no reason to be without the others.
+                    if op.action is not Action.ADD:
+                        raise
+                    refused = refused or error
+        if refused is not None:
+            raise refused
+        return done
 
     return off_loop(work) if ops else []
 

@@ -109,7 +109,7 @@ def step(known: Known, sight: Sight, at: float, clock: float, repeat: float) -> 
     repeat
         Seconds between two tellings of the whole state.
     """
-    whole = known.whole_told is None or clock - known.whole_told >= repeat
+    whole = is_due(known, clock, repeat)
     vips: dict[tuple[str, str], Vip] = {}
     changes: list[Mapping[str, Any]] = []
     for address, held in sight.vips.items():
@@ -122,6 +122,11 @@ def step(known: Known, sight: Sight, at: float, clock: float, repeat: float) -> 
     changes += _setting_changes(known.settings, sight)
     now = Known(vips, dict(sight.settings), clock if whole else known.whole_told)
     return Step(now, tuple(changes), whole)
+
+
+def is_due(known: Known, clock: float, repeat: float) -> bool:
+    """Whether it is time to tell the whole state; arguments as of :func:`step`."""
+    return known.whole_told is None or clock - known.whole_told >= repeat
 
 
 def _after(before: Vip | None, held: bool, at: float) -> Vip:

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from saltext.lvs import files
+from saltext.lvs import files, links
 from saltext.lvs.errors import CommandFailed, InvalidConfig
 from saltext.lvs.model import Interface, VipPersistence
 
@@ -133,6 +133,11 @@ def warnings(
         found.append(f"{stays_away}: the service {service} is not enabled")
     if kind is VipPersistence.UNIT and not facts.systemd:
         found.append(f"{stays_away}: this machine was not booted with systemd")
+    if kind is VipPersistence.UNIT and existing and not links.is_named_by_kernel(interface):
+        found.append(
+            f"{stays_away}, unless {interface} is there before network.target: our unit does not "
+            "wait for whatever makes it"
+        )
     if kind is VipPersistence.IFUPDOWN and not _is_sourced(interface, facts.interfaces or ""):
         found.append(
             f"{stays_away}: {INTERFACES} does not read the files beside it; it needs a line "

@@ -7,13 +7,14 @@ it (:mod:`~saltext.lvs.sockets`).
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from saltext.lvs import arp, files, links, locking, persistence, routes, rtnetlink, sockets
@@ -22,6 +23,7 @@ from saltext.lvs.links import Action, Duty, Op
 from saltext.lvs.model import Address, Interface
 
 REPAIR = f"{locking.FOLDER}/dummy-repair"
+ASKED = f"{locking.FOLDER}/dummy-repair-asked"
 REPAIRED = f"{locking.FOLDER}/dummy-repaired"
 # An event can be forged, and every one starts a repair: this bounds how often one touches anything.
 SECONDS_BETWEEN_REPAIRS = 3.0
@@ -62,6 +64,9 @@ class Planned:
     given_up
         Those of the leaving ones that no apply has given up before.
 
+    unwatched
+        Wanted VIPs that are held and that no apply has noted, so that nobody would miss them.
+
     foreign
         Addresses on the interface that are neither wanted nor ours.
 
@@ -72,6 +77,7 @@ class Planned:
     ops: tuple[Op, ...]
     leaving: tuple[Leaving, ...] = ()
     given_up: tuple[Interface, ...] = ()
+    unwatched: tuple[Interface, ...] = ()
     foreign: tuple[Interface, ...] = ()
     existing: bool = False
 
@@ -83,7 +89,7 @@ class Outcome(links.Outcome):
     leaving
         The VIPs that are no longer wanted and stay for now.
 
-    given_up, foreign
+    given_up, unwatched, foreign
         As of :class:`Planned`.
 
     silenced
@@ -92,6 +98,7 @@ class Outcome(links.Outcome):
 
     leaving: tuple[Leaving, ...] = ()
     given_up: tuple[Interface, ...] = ()
+    unwatched: tuple[Interface, ...] = ()
     foreign: tuple[Interface, ...] = ()
     silenced: bool = False
 
@@ -110,18 +117,34 @@ def plan(duty: Duty, force: bool = False) -> Planned:
 
 
 def _plan(duty: Duty, mine: Collection[Interface], force: bool) -> Planned:
-    link = rtnetlink.read(duty.interface)
+    link, record = rtnetlink.read(duty.interface), recorded(duty.interface)
+    existing = is_existing(duty.interface, link)
     if link is None:
-        return Planned(links.plan(duty.interface, None, duty.vips))
+        _expect_ours_to_make(duty.interface, record)
+        return Planned(links.plan(duty.interface, None, duty.vips), existing=existing)
     leaving = () if force else _leaving(duty, links.unneeded(link, duty.vips, mine))
-    known = recorded(duty.interface).leaving
+    held = {item.address for item in link.addresses}
     return Planned(
-        _ops(duty, link, mine, leaving),
-        leaving,
-        tuple(item.vip for item in leaving if str(item.vip) not in known),
-        links.foreign(link, {*mine, *duty.vips}),
-        links.is_existing(link),
+        ops=_ops(duty, link, mine, leaving),
+        leaving=leaving,
+        given_up=tuple(item.vip for item in leaving if str(item.vip) not in record.leaving),
+        unwatched=tuple(vip for vip in duty.vips if vip in held and str(vip) not in record.names),
+        foreign=links.foreign(link, {*mine, *duty.vips}),
+        existing=existing,
     )
+
+
+def is_existing(interface: str, link: rtnetlink.Link | None) -> bool:
+    """Whether an interface is there without us, so that only the VIPs on it are ours."""
+    if link is None:
+        return links.is_named_by_kernel(interface) or recorded(interface).existing
+    return links.is_existing(link)
+
+
+def _expect_ours_to_make(interface: str, record: Record) -> None:
+    """Not to put a dummy interface in the place of somebody else's that is gone for a moment."""
+    if record.existing and not links.is_named_by_kernel(interface):
+        raise links.NotOurs(f"{interface} is gone, which others make: only the VIPs on it are ours")
 
 
 def _ops(
@@ -213,22 +236,43 @@ def present(duty: Duty, check_arp: bool = True, force: bool = False) -> Outcome:
 
     Raises :class:`~saltext.lvs.arp.Noisy` for that, and what :func:`saltext.lvs.links.apply` does.
     """
+    links.expect_there(duty.interface)
     if check_arp and _adds_ipv4(plan(duty).ops):
         _expect_silence(duty)
     with locking.exclusive(REPAIR):
         mine = ours(duty.interface)
         planned = _plan(duty, mine, force)
         leaving = planned.leaving
-        record, wanted = recorded(duty.interface), [str(vip) for vip in duty.vips]
         # What is about to go is out of the record first: who watches must not put it back. Until it
         # is gone it counts as ours.
-        given_up = {vip: time.time() for vip in record.vips if vip not in wanted}
-        put = [vip for vip in record.vips if vip in wanted]
-        _note(duty.interface, put, {**given_up, **record.leaving, **_times(leaving)})
-        outcome = links.apply(lambda: _ops(duty, rtnetlink.read(duty.interface), mine, leaving))
-        if not outcome.left:
-            _note(duty.interface, wanted, _times(leaving))
-    return Outcome(outcome.ops, outcome.left, leaving, planned.given_up, planned.foreign)
+        record, wanted = recorded(duty.interface), {str(vip) for vip in duty.vips}
+        going = {vip: time.time() for vip in record.vips if vip not in wanted}
+        noted = Record(
+            tuple(vip for vip in record.vips if vip in wanted),
+            {**going, **record.leaving, **_times(leaving)},
+            planned.existing,
+        )
+        _note(duty.interface, noted)
+        try:
+            outcome = links.apply(lambda: _ops(duty, rtnetlink.read(duty.interface), mine, leaving))
+        finally:
+            # Also where it broke off: what is there is to be watched.
+            _note(duty.interface, _after(duty, noted))
+    return Outcome(
+        outcome.ops, outcome.left, leaving, planned.given_up, planned.unwatched, planned.foreign
+    )
+
+
+def _after(duty: Duty, noted: Record) -> Record:
+    """What is to be known of an interface after an apply, however it ended."""
+    link = rtnetlink.read(duty.interface)
+    held = {str(item.address) for item in link.addresses} if link is not None else set()
+    wanted = [str(vip) for vip in duty.vips]
+    return Record(
+        tuple(vip for vip in wanted if vip in held or vip in noted.names),
+        {vip: at for vip, at in noted.leaving.items() if vip in held and vip not in wanted},
+        noted.existing,
+    )
 
 
 def absent(duty: Duty, force: bool = False) -> links.Outcome:
@@ -238,8 +282,17 @@ def absent(duty: Duty, force: bool = False) -> links.Outcome:
     with locking.exclusive(REPAIR):
         mine = ours(duty.interface).union(duty.vips)
         _plan_absent(duty, mine, force)
-        _note(duty.interface, (), {})
+        record = recorded(duty.interface)
+        # They stay ours until the last is gone, and nobody puts them back meanwhile.
+        going = {**dict.fromkeys(record.vips, time.time()), **record.leaving}
+        _note(duty.interface, Record((), going, record.existing))
         return links.apply(lambda: _plan_absent(duty, mine, force))
+
+
+def forget(interface: str) -> None:
+    """Know nothing more of an interface: its VIPs are gone, and its files for the next boot."""
+    with locking.exclusive(REPAIR):
+        _note(interface, Record())
 
 
 def plan_absent(duty: Duty, force: bool = False) -> tuple[Op, ...]:
@@ -297,7 +350,7 @@ def _adds_ipv4(ops: Iterable[Op]) -> bool:
 RECORD = "/var/lib/saltext-lvs/dummy.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """What applies have done to one interface.
 
@@ -306,15 +359,31 @@ class Record:
 
     leaving
         Those that it gave up and left for now, and when they were last seen used.
+
+    existing
+        Whether the interface was there without us.
     """
 
     vips: tuple[str, ...] = ()
     leaving: Mapping[str, float] = field(default_factory=dict)
+    existing: bool = False
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The VIPs, to look one up in."""
+        return frozenset(self.vips)
+
+    def as_data(self) -> dict[str, Any]:
+        """As it is written."""
+        return {"vips": list(self.vips), "leaving": dict(self.leaving), "existing": self.existing}
+
+
+NOTHING = Record()
 
 
 def recorded(interface: str) -> Record:
     """What is known of an interface; nothing of one that no apply has touched."""
-    return _as_record(_records().get(interface))
+    return _records().get(interface, NOTHING)
 
 
 def former_interfaces(current: str, served: Collection[Interface]) -> list[str]:
@@ -326,16 +395,20 @@ def former_interfaces(current: str, served: Collection[Interface]) -> list[str]:
         the pillar's interface counts as well.
     """
     texts = {str(vip) for vip in served}
-    moved = [name for name in _records() if name != current and texts & {*recorded(name).vips}]
+    moved = [
+        name
+        for name, record in _records().items()
+        if name != current and texts.intersection((*record.vips, *record.leaving))
+    ]
     here = recorded(current)
     return sorted(moved) + ([current] if not served and (here.vips or here.leaving) else [])
 
 
 # Who watches asks every second: what was read last, and the file's number and time then.
-_last: tuple[object, dict[str, Any]] = (None, {})
+_last: tuple[object, dict[str, Record]] = (None, {})
 
 
-def _records() -> dict[str, Any]:
+def _records() -> dict[str, Record]:
     global _last
     try:
         found = os.stat(RECORD)
@@ -347,29 +420,44 @@ def _records() -> dict[str, Any]:
     return _last[1]
 
 
-def _read_records() -> dict[str, Any]:
+def _read_records() -> dict[str, Record]:
+    """What the file says; one that is not as we write it says nothing, and is written anew by the
+    next apply, which finds its VIPs unwatched.
+    """
     found = files.read(RECORD)
     try:
         records = json.loads(found[0]) if found else {}
-    except ValueError:  # not ours any more; the next apply writes it anew
+    except ValueError:
         records = {}
-    return records if isinstance(records, dict) else {}
+    if not isinstance(records, dict):
+        return {}
+    return {interface: _as_record(value) for interface, value in records.items()}
 
 
 def _as_record(value: object) -> Record:
     if not isinstance(value, dict):
-        return Record()
+        return NOTHING
     vips, leaving = value.get("vips"), value.get("leaving")
     return Record(
-        tuple(str(vip) for vip in vips) if isinstance(vips, list) else (),
-        {str(vip): float(at) for vip, at in leaving.items() if isinstance(at, (int, float))}
+        _canonical(vips) if isinstance(vips, list) else (),
+        {vip: float(leaving[vip]) for vip in _canonical(leaving) if _is_time(leaving[vip])}
         if isinstance(leaving, dict)
         else {},
+        value.get("existing") is True,
     )
 
 
+def _canonical(texts: Iterable[object]) -> tuple[str, ...]:
+    """Those that are VIPs as we write them."""
+    return tuple(text for text in texts if isinstance(text, str) and str(_interface(text)) == text)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _interfaces(texts: Iterable[str]) -> list[Interface]:
-    """The VIPs of the record, without what is none."""
+    """The VIPs of the record."""
     found = (_interface(text) for text in texts)
     return [vip for vip in found if vip is not None]
 
@@ -383,38 +471,44 @@ def _interface(text: str) -> Interface | None:
         return None
 
 
+# Who watches asks every second, mostly with the same two.
+_last_due: tuple[Duty, Record, Duty] | None = None
+
+
 def due(duty: Duty, record: Record) -> Duty:
     """What of a duty can be lost: the VIPs that the pillar asks for and that were put there.
 
     A minion's pillar may be older or newer than the last apply. A VIP that it names before it was
     ever applied is not lost yet, and one that an apply has taken away is not lost either.
     """
-    return replace(
+    global _last_due
+    last = _last_due
+    if last is not None and last[0] is duty and last[1] is record:
+        return last[2]
+    found = replace(
         duty,
-        vips=tuple(vip for vip in duty.vips if str(vip) in record.vips),
+        vips=tuple(vip for vip in duty.vips if str(vip) in record.names),
         # A pillar that is newer than the last apply may want one again.
-        leaving=tuple(vip for vip in _interfaces(record.leaving) if vip not in duty.vips),
+        leaving=tuple(set(_interfaces(record.leaving)).difference(duty.vips)),
     )
+    _last_due = (duty, record, found)
+    return found
 
 
 def _times(leaving: Iterable[Leaving]) -> dict[str, float]:
     return {str(item.vip): item.since for item in leaving}
 
 
-def _note(interface: str, vips: Collection[str], leaving: Mapping[str, float]) -> None:
-    records = _records()
-    after = {**records, interface: {"vips": list(vips), "leaving": dict(leaving)}}
-    if not vips and not leaving:
+def _note(interface: str, record: Record) -> None:
+    before = _records()
+    after = {**before, interface: record}
+    if not (record.vips or record.leaving):
         after.pop(interface)
-    if after == records:
+    if after == before:
         return
-    folder = os.path.dirname(RECORD)
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise CommandFailed(f"cannot make {folder}: {error.strerror}") from error
-    with files.beside(RECORD, json.dumps(after, sort_keys=True) + "\n") as written:
-        files.move(written, RECORD)
+    data = {name: known.as_data() for name, known in after.items()}
+    files.make_folder(os.path.dirname(RECORD), 0o700)
+    files.write(RECORD, json.dumps(data, sort_keys=True) + "\n")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -427,35 +521,44 @@ def repair(duty: Duty) -> Outcome | None:
     ``None`` if another repair is in line already: it will see whatever is lacking now. Where the
     last one was a moment ago, it waits a little, then looks again.
     """
-    with locking.turn(REPAIR) as mine:
+    # A line of its own: who watches this machine must not wait while this one does.
+    with locking.turn(ASKED) as mine:
         if not mine:
             return None
         if not lacks(duty):
             return Outcome(())
         locking.pace(REPAIRED, SECONDS_BETWEEN_REPAIRS)
-        return _put_back(duty)
+        return heal(duty)
 
 
-def heal(duty: Duty) -> Outcome | None:
-    """The same at once, for who watches this machine and counts how often."""
-    with locking.turn(REPAIR) as mine:
-        return _put_back(duty) if mine else None
+def heal(duty: Duty, vips: bool = True, silence: bool = True) -> Outcome:
+    """The same at once, for who watches this machine and counts how often.
+
+    vips, silence
+        Whether to put VIPs back, and whether to set ARP right.
+    """
+    with locking.exclusive(REPAIR):
+        duty = due(duty, recorded(duty.interface))
+        silenced = silence and _silenced(duty)
+        done = _put_back(duty) if vips and duty.vips else links.Outcome(())
+        return Outcome(done.ops, done.left, silenced=silenced)
 
 
-def _put_back(duty: Duty) -> Outcome:
-    """Add what lacks of what is due now, and take nothing away: that is an apply's."""
-    duty = due(duty, recorded(duty.interface))
-    silenced = _silenced(duty)
-    if not duty.vips:
-        return Outcome((), silenced=silenced)
+def _put_back(duty: Duty) -> links.Outcome:
+    """Add what lacks, and take nothing away: that is an apply's."""
+    if duty.has_ipv4:
+        _expect_silence(duty)
     named = {vip.ip for vip in duty.vips}
 
     def lacking() -> tuple[Op, ...]:
-        planned = links.plan(duty.interface, rtnetlink.read(duty.interface), duty.vips)
+        link = rtnetlink.read(duty.interface)
+        if link is None:
+            _expect_ours_to_make(duty.interface, recorded(duty.interface))
+            links.expect_there(duty.interface)
+        planned = links.plan(duty.interface, link, duty.vips)
         return tuple(op for op in planned if not _takes_away(op, named))
 
-    done = links.apply(lacking)
-    return Outcome(done.ops, done.left, silenced=silenced)
+    return links.apply(lacking)
 
 
 def _silenced(duty: Duty) -> bool:
@@ -463,7 +566,6 @@ def _silenced(duty: Duty) -> bool:
     if not faults(duty):
         return False
     arp.silence(ingress(duty))
-    _expect_silence(duty)
     return True
 
 
@@ -499,12 +601,16 @@ def release(duty: Duty) -> Outcome:
         gone = set(given_up).difference(item.vip for item in leaving)
         outcome = links.apply(lambda: _removals(duty.interface, gone))
         if gone or any(_news(item, record) for item in leaving):
-            _note(duty.interface, record.vips, _times(leaving))
+            noted = replace(record, leaving=_times(leaving))
+            # What is gone is gone, and to be told; a later look notes it.
+            with contextlib.suppress(CommandFailed):
+                _note(duty.interface, noted)
         return Outcome(outcome.ops, outcome.left, leaving)
 
 
 def _news(leaving: Leaving, record: Record) -> bool:
-    return leaving.since - record.leaving[str(leaving.vip)] > NOTED_EVERY_SECONDS
+    # Also a clock that was set back: against that time it would stay for ever.
+    return abs(leaving.since - record.leaving[str(leaving.vip)]) > NOTED_EVERY_SECONDS
 
 
 def _removals(interface: str, vips: Collection[Interface]) -> tuple[Op, ...]:

@@ -22,7 +22,6 @@ from functools import lru_cache
 from saltext.lvs.errors import KernelError
 from saltext.lvs.model import Address, Interface
 from saltext.lvs.netlink import (
-    ERROR,
     NLM_F_DUMP,
     NLM_F_REQUEST,
     NLMSG_DONE,
@@ -32,6 +31,7 @@ from saltext.lvs.netlink import (
     MalformedMessage,
     attribute,
     attributes,
+    error_number,
 )
 
 # linux/netlink.h
@@ -228,7 +228,10 @@ def _names(indexes: Iterable[int]) -> Iterator[str]:
 
 def _connected() -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-    kernel = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
+    try:
+        kernel = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
+    except OSError as error:
+        raise KernelError("read the network interfaces", error.errno or errno.EIO) from error
     kernel.settimeout(TIMEOUT_SECONDS)
     return kernel
 
@@ -281,11 +284,12 @@ def _ask_once(
     while True:
         for answer, answer_flags, payload in _messages(kernel.recv(RECEIVE_BYTES)):
             whole = whole and not answer_flags & NLM_F_DUMP_INTR
-            if answer == NLMSG_DONE:
+            if answer in (NLMSG_DONE, NLMSG_ERROR):
+                # A dump that broke off ends with the reason; one that did not, with 0 or nothing.
+                number = error_number(payload) if payload or answer == NLMSG_ERROR else 0
+                if number:
+                    raise KernelError("read the network interfaces", number)
                 return answers, whole
-            if answer == NLMSG_ERROR:
-                number = -int(ERROR.unpack_from(payload)[0])
-                raise KernelError("read the network interfaces", number)
             answers.append(payload)
             if not flags & NLM_F_DUMP:
                 return answers, whole

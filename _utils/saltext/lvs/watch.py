@@ -8,14 +8,15 @@ address has changed, and once a second besides, because the kernel says nothing 
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import logging
 import os
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,11 +42,21 @@ REPAIRS_IN_A_MINUTE = 3
 MOST_EVENTS = 1000
 MINUTE_SECONDS = 60.0
 AFTER_FAILURE_SECONDS = 10.0
+SELDOM_SECONDS = 600.0
+# A log is read by people.
+NAMED = 3
 # The daemons that are known to take away addresses that they did not put there.
 RIVALS = ("systemd-network", "NetworkManager", "dhcpcd", "netplan", "wickedd", "connmand")
 END_WITHIN_SECONDS = 5.0
 # The minion's loop stands still meanwhile.
 UNWATCH_SECONDS = 1.0
+
+
+class Harm(enum.Enum):
+    """What may be wrong."""
+
+    VIPS = "VIPs are lost"
+    ARP = "ARP is not quiet"
 
 
 @dataclass(slots=True)
@@ -62,10 +73,16 @@ class Memory:
         When a pillar was last asked for, on a clock that is never set.
 
     repairs
-        When something was put right here lately, on the same clock.
+        When something was put right here lately, by what it was, on the same clock.
 
-    again
-        Not before then, after a repair that failed.
+    given_up
+        What has come too often and was told so.
+
+    again, failures
+        Not before then, after so many repairs in a row that failed.
+
+    trouble
+        Why VIPs that were given up could not be let go of last.
 
     seen
         What the last look saw, for which duty, and when that was read from the kernel whole.
@@ -76,8 +93,11 @@ class Memory:
     pillar: object = None
     duty: Duty | None = None
     asked: float = float("-inf")
-    repairs: deque[float] = field(default_factory=deque)
+    repairs: dict[Harm, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    given_up: frozenset[Harm] = frozenset()
     again: float = float("-inf")
+    failures: int = 0
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,30 +186,67 @@ def look(
     """
     if memory.duty is None:
         return
-    duty = realserver.due(memory.duty, realserver.recorded(memory.duty.interface))
+    before = memory.seen
+    duty, seen = _looked(memory, memory.duty, changed)
     if not (duty.vips or duty.leaving) and duty.enabled:
         return
-    seen = _seen(memory, duty, changed)
+    harms = _harms(seen.sight)
+    as_before = before is not None and before.sight == seen.sight
+    busy = harms or duty.leaving or losses.is_due(memory.known, time.monotonic(), repeat)
+    if as_before and not busy:
+        return  # what costs is to find that out at length
     step = _step(memory, seen, repeat)
     # From here on nothing may fail: what was news is known now, and would never be told.
-    wrong = bool(seen.sight.faulty) or not all(seen.sight.vips.values())
-    heals = heal and duty.heals and wrong and time.monotonic() >= memory.again
+    heals = heal and duty.heals and time.monotonic() >= memory.again
+    healing = frozenset(harm for harm in harms if heals and not _exhausted(memory, harm))
+    given_up = harms - healing if heals else memory.given_up & harms
+    changes = [*step.changes, *_untold(memory, step.changes, given_up)]
+    problem = _giving_up() if given_up - memory.given_up or (given_up and changes) else {}
+    memory.given_up = given_up
     tell = functools.partial(_change, memory, minion_id)
-    healing = heals and not _exhausted(memory)
-    problem = _giving_up() if heals and not healing and step.changes else {}
-    yield from tell(_explained(step.changes, problem), healing=healing)
+    yield from tell(_explained(changes, problem, given_up), healing=bool(healing))
     if healing:
-        problem = _healed(memory, duty)
+        problem = _healed(memory, duty, healing)
+        yield from tell(_after_repair(memory, duty, repeat), acted=True)
         if problem:
-            yield from tell(_explained(_wrong(memory), problem))
-        else:
-            yield from tell(_after_repair(memory, duty, repeat), acted=True)
+            yield from tell(_explained(_wrong(memory), problem, healing))
     leaving: tuple[realserver.Leaving, ...] = ()
     if heal and duty.leaving:
-        released, leaving = _let_go(duty)
+        released, leaving = _let_go(memory, duty)
         yield from tell(released)
     if step.whole:
         yield _state(memory, minion_id, leaving)
+
+
+def _looked(memory: Memory, asked: Duty, changed: bool) -> tuple[Duty, Seen]:
+    """What can be lost, and whether it is. The record is read again: an apply in between may have
+    taken away on purpose what the kernel no longer has.
+    """
+    while True:
+        record = realserver.recorded(asked.interface)
+        duty = realserver.due(asked, record)
+        seen = _seen(memory, duty, changed)
+        if realserver.recorded(asked.interface) == record:
+            return duty, seen
+
+
+def _harms(sight: losses.Sight) -> frozenset[Harm]:
+    found = {Harm.VIPS: not all(sight.vips.values()), Harm.ARP: bool(sight.faulty)}
+    return frozenset(harm for harm, is_so in found.items() if is_so)
+
+
+def _harm_of(change: Mapping[str, Any]) -> Harm | None:
+    if change["now"] == losses.LOST:
+        return Harm.VIPS
+    return Harm.ARP if change.get("quiet") is False else None
+
+
+def _untold(
+    memory: Memory, told: Iterable[Mapping[str, Any]], given_up: frozenset[Harm]
+) -> list[Mapping[str, Any]]:
+    """What is given up only now, although it is as it was at the last look."""
+    news = given_up - memory.given_up - {_harm_of(change) for change in told}
+    return [change for change in _wrong(memory) if _harm_of(change) in news]
 
 
 def _last(memory: Memory) -> Seen:
@@ -241,13 +298,18 @@ def _after_repair(memory: Memory, duty: Duty, repeat: float) -> list[Mapping[str
     return [{**change, "repaired": True} for change in after.changes]
 
 
-def _let_go(duty: Duty) -> tuple[list[Mapping[str, Any]], tuple[realserver.Leaving, ...]]:
+def _let_go(
+    memory: Memory, duty: Duty
+) -> tuple[list[Mapping[str, Any]], tuple[realserver.Leaving, ...]]:
     """Release what nobody uses any more; the next look tries again where that fails."""
     try:
         outcome = realserver.release(duty)
-    except Exception:  # pyroute2 may raise whatever it likes
-        log.exception("Cannot let go of VIPs on %s", duty.interface)
+    except Exception as error:  # pyroute2 may raise whatever it likes
+        if str(error) != memory.trouble:
+            log.exception("Cannot let go of VIPs on %s", duty.interface)
+        memory.trouble = str(error)
         return [], ()
+    memory.trouble = ""
     at = round(time.time(), 3)
     gone = [op.address.ip for op in outcome.ops if op.address is not None]
     for address in gone:
@@ -255,12 +317,12 @@ def _let_go(duty: Duty) -> tuple[list[Mapping[str, Any]], tuple[realserver.Leavi
     return [losses.released(duty.interface, str(address), at) for address in gone], outcome.leaving
 
 
-def _exhausted(memory: Memory) -> bool:
-    """Whether things were put right too often lately."""
-    now = time.monotonic()
-    while memory.repairs and now - memory.repairs[0] >= MINUTE_SECONDS:
-        memory.repairs.popleft()
-    return len(memory.repairs) >= REPAIRS_IN_A_MINUTE
+def _exhausted(memory: Memory, harm: Harm) -> bool:
+    """Whether that was put right too often lately."""
+    now, repairs = time.monotonic(), memory.repairs[harm]
+    while repairs and now - repairs[0] >= MINUTE_SECONDS:
+        repairs.popleft()
+    return len(repairs) >= REPAIRS_IN_A_MINUTE
 
 
 def _giving_up() -> dict[str, Any]:
@@ -271,18 +333,25 @@ def _giving_up() -> dict[str, Any]:
     }
 
 
-def _healed(memory: Memory, duty: Duty) -> dict[str, Any]:
+def _healed(memory: Memory, duty: Duty, harms: Collection[Harm]) -> dict[str, Any]:
     """Put right what is wrong; returns why that failed, or nothing."""
     now = time.monotonic()
     try:
-        outcome = realserver.heal(duty)
+        outcome = realserver.heal(duty, Harm.VIPS in harms, Harm.ARP in harms)
     except Exception as error:  # pyroute2 may raise whatever it likes
-        memory.again = now + AFTER_FAILURE_SECONDS
-        log.exception("Cannot put right the VIPs of %s", duty.interface)
+        # What fails for good is tried, and told, ever more seldom.
+        memory.again = now + min(AFTER_FAILURE_SECONDS * 2**memory.failures, SELDOM_SECONDS)
+        memory.failures += 1
+        if not isinstance(error, (LvsError, OSError)):
+            log.exception("Cannot put right the VIPs of %s", duty.interface)
         return {"problem": str(error)}
-    # None: a repair is at work already, and will see what this one would.
-    if outcome is not None and (outcome.ops or outcome.silenced):
-        memory.repairs.append(now)
+    memory.failures = 0
+    if outcome.ops:
+        memory.repairs[Harm.VIPS].append(now)
+    if outcome.silenced:
+        memory.repairs[Harm.ARP].append(now)
+    if outcome.left:
+        return {"problem": f"another program takes it away again{_suspects()}"}
     return {}
 
 
@@ -292,16 +361,19 @@ def _wrong(memory: Memory) -> list[Mapping[str, Any]]:
 
 
 def _explained(
-    changes: Iterable[Mapping[str, Any]], problem: Mapping[str, Any]
+    changes: Iterable[Mapping[str, Any]], problem: Mapping[str, Any], harms: Collection[Harm]
 ) -> list[Mapping[str, Any]]:
-    """Say of each harm why it stays."""
-    told = []
+    """Say of each harm of these kinds why it stays."""
+    told, subjects = [], []
     for change in changes:
-        if problem and (change["now"] == losses.LOST or change.get("quiet") is False):
-            subject = change.get("sysctl") or f"{change['address']} on {change['interface']}"
-            log.error("%s is %s: %s", subject, change["now"], problem["problem"])
+        if problem and _harm_of(change) in harms:
+            subjects.append(str(change.get("sysctl") or change["address"]))
             change = {**change, **problem}
         told.append(change)
+    if subjects:
+        more = f" and {len(subjects) - NAMED} more" if len(subjects) > NAMED else ""
+        named = ", ".join(subjects[:NAMED])
+        log.error("Not as it should be: %s%s: %s", named, more, problem["problem"])
     return told
 
 
