@@ -27,6 +27,7 @@ saltext.lvs.refresh(__file__)
 
 # The library as it is now on disk.
 from saltext.lvs import (  # noqa: E402
+    boot,
     errors,
     ipvs,
     ipvsadm,
@@ -137,7 +138,8 @@ def view():
         "vips": [str(vip) for vip in cluster.vips_of(minion_id)],
         "serves": bool(served),
         "former_interfaces": realserver.former_interfaces(interface, served),
-        "was_director": minion_id not in cluster.directors and bool(networkd.ours()),
+        "was_director": minion_id not in cluster.directors
+        and bool(networkd.ours() or boot.plan_absent()),
         "sysctls": {
             role.value: [{"name": line.name, "value": line.value} for line in lines]
             for role, lines in sysctls.for_minion(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from saltext.lvs import networkd
+from saltext.lvs import boot, networkd
 
 from tests.functional.conftest import MinionMaker, example
 
@@ -24,6 +24,20 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(networkd, "LINKS", str(links))
     monkeypatch.setattr(networkd, "NUMBERS", str(numbers))
     return folder
+
+
+@pytest.fixture
+def boots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine that boots with systemd: the folder of what a boot goes by."""
+    root = tmp_path / "boot"
+    root.mkdir()
+    monkeypatch.setattr(boot, "SYSTEMD", str(root))
+    monkeypatch.setattr(boot, "RULES", str(root / "ipvs.rules"))
+    monkeypatch.setattr(boot, "UNIT", str(root / "ipvs.service"))
+    monkeypatch.setattr(boot, "WANTED", str(root / "wants" / "ipvs.service"))
+    monkeypatch.setattr(boot, "INIT_SCRIPT", str(root / "init.d"))
+    monkeypatch.setattr(boot, "STARTS", str(root / "S??ipvs"))
+    return root
 
 
 RIGHT = {
@@ -84,6 +98,25 @@ def test_the_formula_takes_it_from_a_former_director(
     ids = [chunk["__id__"] for chunk in chunks if chunk["fun"] == "vips_kept"]
     assert ids == ["lvs-former-director-vips"]
     assert former.state("keepalived.vips_kept", "vips")["result"] is True
+    assert former.call("lvs.view")["was_director"] is False
+
+
+@pytest.mark.usefixtures("network")
+@pytest.mark.parametrize("minion_id", ["rs1", "elsewhere"])
+def test_no_boot_gives_a_former_director_its_table_again(
+    minion: MinionMaker, boots: Path, minion_id: str
+) -> None:
+    lb1 = minion("lb1")
+    lb1.call("ipvs.at_boot")
+    assert sorted(path.name for path in boots.iterdir()) == ["ipvs.rules", "ipvs.service", "wants"]
+    assert lb1.call("lvs.view")["was_director"] is False
+    former = minion(minion_id)
+    assert former.call("lvs.view")["was_director"] is True
+    chunks = former.call("state.show_low_sls", "lvs")
+    ids = {chunk["__id__"]: chunk["state"] for chunk in chunks if chunk["fun"] == "at_boot"}
+    assert ids == {"lvs-former-director-at-boot": "ipvs"}
+    assert former.state("ipvs.at_boot", "boot")["result"] is True
+    assert [path for path in boots.rglob("*") if not path.is_dir()] == []
     assert former.call("lvs.view")["was_director"] is False
 
 
