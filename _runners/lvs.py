@@ -112,17 +112,18 @@ def _asked(cluster):
     """Ask a cluster's directors, unless they are asked already."""
     if not cluster.directors:
         return _nobody(f"cluster {cluster.name} has no directors")
+    directors = sorted(cluster.directors)
     ids = [name for name, one in cluster.real_servers.items() if one.minion]
-    delay = _booked(lambda book, now: book.with_cause(cluster.name, ids, now))
+    delay = _booked(lambda book, now: book.with_cause(cluster.name, directors, ids, now))
     if delay is None:
         return _covered(cluster.name)
     try:
-        jid = _publish(sorted(cluster.directors), delay)
+        jid = _publish(directors, delay)
     except Exception:
-        _booked(lambda book, now: (book.without(cluster.name), None))
+        _booked(lambda book, now: (book.without(directors), None))
         raise
     return {
-        "asked": sorted(cluster.directors),
+        "asked": directors,
         "cluster": cluster.name,
         "jid": jid,
         "delay": round(delay, 3),

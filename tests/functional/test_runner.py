@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,21 @@ def test_what_comes_at_once_again_gets_one_more_round_and_no_third(
         "cluster": "prod",
         "why": "an announcement that is still to come covers this one",
     }
+
+
+@pytest.mark.usefixtures("keys")
+def test_clusters_of_one_name_do_not_cover_each_other(
+    master: dict[str, Any], published: Publisher, tmp_path: Path
+) -> None:
+    alike = shutil.copytree(EXAMPLES / "staging", tmp_path / "staging")
+    for path in alike.glob("*.sls"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("name: staging", "name: prod"), encoding="utf-8")
+    master["pillar_roots"]["staging"] = [str(alike)]
+    answers = [announce(master, name) for name in ("rs1", "rs1", "staging-rs1")]
+    assert [answer["cluster"] for answer in answers] == ["prod"] * 3
+    assert answers[2]["delay"] == 0
+    assert [job[0] for job in published.jobs] == [["lb1", "lb2"]] * 2 + [["staging-lb1"]]
 
 
 @pytest.mark.usefixtures("keys")

@@ -13,13 +13,14 @@ from saltext.lvs.rounds import Book, Round
 
 NOW = 1_800_000_000.0
 IDS = frozenset({"rs1", "rs2"})
+DIRECTORS = ["lb1", "lb2"]
 
 
-def after(*causes: float, cluster: str = "prod") -> Book:
+def after(*causes: float) -> Book:
     """The book after causes at these seconds."""
     book = Book()
     for at in causes:
-        book, _ = book.with_cause(cluster, IDS, NOW + at)
+        book, _ = book.with_cause("prod", DIRECTORS, IDS, NOW + at)
     return book
 
 
@@ -37,13 +38,24 @@ CAUSES: dict[str, tuple[list[float], float, float | None]] = {
 def test_a_cause_is_told_when_its_round_begins(
     causes: list[float], at: float, delay: float | None
 ) -> None:
-    _, told = after(*causes).with_cause("prod", IDS, NOW + at)
+    _, told = after(*causes).with_cause("prod", DIRECTORS, IDS, NOW + at)
     assert told == (None if delay is None else pytest.approx(delay))
 
 
-def test_clusters_do_not_wait_for_each_other() -> None:
-    _, delay = after(0.0).with_cause("staging", IDS, NOW + 0.1)
+@pytest.mark.parametrize("cluster", ["staging", "prod"], ids=["another", "one of the same name"])
+def test_clusters_do_not_wait_for_each_other(cluster: str) -> None:
+    book = after(0.0, 0.1)
+    asked, delay = book.with_cause(cluster, ["stage-lb1"], ["stage1"], NOW + 0.2)
     assert delay == 0.0
+    assert asked.rounds == {
+        **book.rounds,
+        "stage-lb1": Round(cluster, NOW + 0.2, frozenset({"stage1"})),
+    }
+
+
+def test_directors_count_whatever_their_order() -> None:
+    _, delay = after(0.0, 0.1).with_cause("prod", DIRECTORS[::-1], IDS, NOW + 0.2)
+    assert delay is None
 
 
 times = st.lists(st.floats(0, 60, allow_nan=False), min_size=1, max_size=60).map(sorted)
@@ -54,7 +66,7 @@ def test_every_cause_gets_a_round_that_begins_after_it_and_soon(times: list[floa
     book, begins = Book(), []
     for at in times:
         now = NOW + at
-        book, delay = Book.load(book.dump(), now).with_cause("prod", IDS, now)
+        book, delay = Book.load(book.dump(), now).with_cause("prod", DIRECTORS, IDS, now)
         if delay is not None:
             begins.append(now + delay)
     for at in times:
@@ -73,7 +85,9 @@ def test_a_real_server_is_known_to_be_covered_only_until_the_round_begins() -> N
 
 
 def test_a_round_that_nobody_could_be_asked_for_is_forgotten() -> None:
-    assert after(0.0).without("prod") == Book() == after(0.0).without("prod").without("prod")
+    assert (
+        after(0.0).without(DIRECTORS) == Book() == after(0.0).without(DIRECTORS).without(DIRECTORS)
+    )
 
 
 def test_a_stranger_is_known_for_a_minute() -> None:
@@ -98,12 +112,15 @@ def test_what_was_written_is_read_again() -> None:
 
 
 def test_the_book_holds_no_more_than_what_still_matters() -> None:
-    book = Book({"prod": Round(NOW, IDS), "old": Round(NOW - 5.1, IDS)}, {"web7": NOW - 61})
-    assert Book.load(book.dump(), NOW) == Book({"prod": Round(NOW, IDS)}, {})
+    book = Book(
+        {"lb1 lb2": Round("prod", NOW, IDS), "old": Round("prod", NOW - 5.1, IDS)},
+        {"web7": NOW - 61},
+    )
+    assert Book.load(book.dump(), NOW) == Book({"lb1 lb2": Round("prod", NOW, IDS)}, {})
 
 
 def test_a_clock_that_was_set_back_blocks_nothing() -> None:
-    book = Book({"prod": Round(NOW + 3600, IDS)}, {"rs1": NOW + 3600})
+    book = Book({"lb1 lb2": Round("prod", NOW + 3600, IDS)}, {"rs1": NOW + 3600})
     assert Book.load(book.dump(), NOW) == Book()
 
 

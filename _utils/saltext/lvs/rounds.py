@@ -26,6 +26,9 @@ STRANGERS = 1000
 class Round:
     """The last announcement that was asked for.
 
+    cluster
+        Its name.
+
     at
         When it begins, in seconds since 1970.
 
@@ -33,6 +36,7 @@ class Round:
         Whose causes it can cover: those of the cluster, by minion id.
     """
 
+    cluster: str
     at: float
     real_servers: frozenset[str]
 
@@ -42,7 +46,7 @@ class Book:
     """What is known of rounds, and of who was asked for in vain.
 
     rounds
-        The last one, by cluster.
+        The last one, by who was asked: two clusters may have one name, which has a default.
 
     strangers
         Minions that were no real servers when somebody looked, with the time.
@@ -57,8 +61,12 @@ class Book:
         try:
             written = json.loads(text)
             rounds = {
-                str(name): Round(float(item["at"]), frozenset(map(str, item["real_servers"])))
-                for name, item in written["rounds"].items()
+                str(asked): Round(
+                    str(item["cluster"]),
+                    float(item["at"]),
+                    frozenset(map(str, item["real_servers"])),
+                )
+                for asked, item in written["rounds"].items()
             }
             strangers = {str(name): float(at) for name, at in written["strangers"].items()}
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -69,8 +77,12 @@ class Book:
         """The text that :meth:`load` reads."""
         written: dict[str, Any] = {
             "rounds": {
-                name: {"at": one.at, "real_servers": sorted(one.real_servers)}
-                for name, one in self.rounds.items()
+                asked: {
+                    "cluster": one.cluster,
+                    "at": one.at,
+                    "real_servers": sorted(one.real_servers),
+                }
+                for asked, one in self.rounds.items()
             },
             "strangers": dict(self.strangers),
         }
@@ -78,9 +90,9 @@ class Book:
 
     def covering(self, minion_id: str, now: float) -> str | None:
         """The cluster whose next round is still to come and covers a cause of this real server."""
-        for name, one in self.rounds.items():
+        for one in self.rounds.values():
             if one.at > now and minion_id in one.real_servers:
-                return name
+                return one.cluster
         return None
 
     def knows_as_stranger(self, minion_id: str) -> bool:
@@ -93,30 +105,47 @@ class Book:
         return replace(self, strangers={**dict(newest), minion_id: now})
 
     def with_cause(
-        self, cluster: str, real_servers: Collection[str], now: float
+        self,
+        cluster: str,
+        directors: Collection[str],
+        real_servers: Collection[str],
+        now: float,
     ) -> tuple[Book, float | None]:
         """The same after a cause, and in how many seconds the round begins that it needs; ``None``
         if one that is asked for already covers it.
+
+        cluster
+            Its name, to be told.
+
+        directors, real_servers
+            Those of the cluster, by minion id.
         """
-        last = self.rounds.get(cluster)
+        asked = _key(directors)
+        last = self.rounds.get(asked)
         if last is not None and last.at > now:
             return self, None
         at = now if last is None else max(now, last.at + SECONDS_BETWEEN)
-        rounds = {**self.rounds, cluster: Round(at, frozenset(real_servers))}
+        rounds = {**self.rounds, asked: Round(cluster, at, frozenset(real_servers))}
         return replace(self, rounds=rounds), at - now
 
-    def without(self, cluster: str) -> Book:
+    def without(self, directors: Collection[str]) -> Book:
         """The same without a round that nobody could be asked for."""
-        left = {name: one for name, one in self.rounds.items() if name != cluster}
+        asked = _key(directors)
+        left = {key: one for key, one in self.rounds.items() if key != asked}
         return replace(self, rounds=left)
 
     def _current(self, now: float) -> Book:
         """Without what is over, and what a clock that was set back has left in the future."""
         return Book(
             {
-                name: one
-                for name, one in self.rounds.items()
+                asked: one
+                for asked, one in self.rounds.items()
                 if abs(one.at - now) <= SECONDS_BETWEEN
             },
             {name: at for name, at in self.strangers.items() if 0 <= now - at < STRANGER_SECONDS},
         )
+
+
+def _key(directors: Collection[str]) -> str:
+    # No minion id that a pillar may name has a blank in it.
+    return " ".join(sorted(directors))
