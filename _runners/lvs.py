@@ -114,14 +114,23 @@ def _asked(cluster):
         return _nobody(f"cluster {cluster.name} has no directors")
     directors = sorted(cluster.directors)
     ids = [name for name, one in cluster.real_servers.items() if one.minion]
-    delay = _booked(lambda book, now: book.with_cause(cluster.name, directors, ids, now))
+
+    def cause(book, now):
+        booked, delay = book.with_cause(cluster.name, directors, ids, now)
+        return booked, (book, booked, delay)
+
+    before, booked, delay = _booked(cause)
     if delay is None:
         return _covered(cluster.name)
+    jid = None
     try:
         jid = _publish(directors, delay)
-    except Exception:
-        _booked(lambda book, now: (book.without(directors), None))
-        raise
+    finally:
+        if not jid:
+            _booked(lambda book, now: (book.without(directors, booked, before), None))
+    if not jid:
+        names = ", ".join(directors)
+        return _nobody(f"no director of cluster {cluster.name} is a minion of this master: {names}")
     return {
         "asked": directors,
         "cluster": cluster.name,
@@ -177,7 +186,10 @@ def _booked(change):
 
 
 def _publish(directors, delay):
-    """Have directors announce what they hold; the job's id. Nobody waits for what they answer."""
+    """Have directors announce what they hold; the job's id. Nobody waits for what they answer.
+
+    The id is 0 where none of them is a minion of this master.
+    """
     with salt.client.get_local_client(mopts=__opts__) as client:
         return client.cmd_async(
             directors,

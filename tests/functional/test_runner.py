@@ -128,6 +128,7 @@ class Publisher:
     def __init__(self) -> None:
         self.jobs: list[Any] = []
         self.fails = False
+        self.matches = True
 
     def __enter__(self) -> Publisher:
         return self
@@ -135,9 +136,11 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def cmd_async(self, tgt: Any, fun: str, **options: Any) -> str:
+    def cmd_async(self, tgt: Any, fun: str, **options: Any) -> str | int:
         if self.fails:
             raise salt.exceptions.SaltClientError("the master does not answer")
+        if not self.matches:
+            return 0
         self.jobs.append((tgt, fun, options))
         return "20270101000000000000"
 
@@ -243,6 +246,31 @@ def test_a_round_that_could_not_be_asked_for_does_not_count(
     assert "the master does not answer" in announce(master, "rs1")
     published.fails = False
     assert announce(master, "rs1")["delay"] == 0
+
+
+@pytest.mark.usefixtures("keys")
+def test_directors_that_the_master_does_not_know_are_told_as_such(
+    master: dict[str, Any], published: Publisher
+) -> None:
+    published.matches = False
+    assert announce(master, "rs1") == {
+        "asked": [],
+        "why": "no director of cluster prod is a minion of this master: lb1, lb2",
+    }
+    assert json.loads(book(master).read_text(encoding="utf-8"))["rounds"] == {}
+    published.matches = True
+    assert announce(master, "rs1")["delay"] == 0
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_round_that_failed_leaves_the_one_before_it_in_the_book(
+    master: dict[str, Any], published: Publisher
+) -> None:
+    announce(master, "rs1")
+    written = book(master).read_text(encoding="utf-8")
+    published.fails = True
+    assert "the master does not answer" in announce(master, "rs2")
+    assert book(master).read_text(encoding="utf-8") == written
 
 
 @pytest.mark.usefixtures("keys")

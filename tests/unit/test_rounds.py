@@ -84,10 +84,25 @@ def test_a_real_server_is_known_to_be_covered_only_until_the_round_begins() -> N
     assert after(0.0).covering("rs1", NOW) is None
 
 
-def test_a_round_that_nobody_could_be_asked_for_is_forgotten() -> None:
-    assert (
-        after(0.0).without(DIRECTORS) == Book() == after(0.0).without(DIRECTORS).without(DIRECTORS)
-    )
+TAKEN_BACK = {
+    "there was none before": ([], 0.0),
+    "the one before went out": ([0.0], 3.0),
+}
+
+
+@pytest.mark.parametrize(("before", "at"), TAKEN_BACK.values(), ids=TAKEN_BACK.keys())
+def test_only_the_round_that_nobody_could_be_asked_for_is_forgotten(
+    before: list[float], at: float
+) -> None:
+    booked, _ = after(*before).with_cause("prod", DIRECTORS, IDS, NOW + at)
+    assert booked.without(DIRECTORS, booked, after(*before)) == after(*before)
+
+
+def test_a_later_round_than_the_one_that_failed_stays() -> None:
+    failed = after(0.0)
+    later = after(0.0, 5.5)
+    assert later.without(DIRECTORS, failed, Book()) == later
+    assert Book().without(DIRECTORS, failed, Book()) == Book()
 
 
 def test_a_stranger_is_known_for_a_minute() -> None:

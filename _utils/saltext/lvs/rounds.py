@@ -128,11 +128,18 @@ class Book:
         rounds = {**self.rounds, asked: Round(cluster, at, frozenset(real_servers))}
         return replace(self, rounds=rounds), at - now
 
-    def without(self, directors: Collection[str]) -> Book:
-        """The same without a round that nobody could be asked for."""
+    def without(self, directors: Collection[str], booked: Book, before: Book) -> Book:
+        """The same without a round that nobody could be asked for; the one before it still counts.
+
+        booked, before
+            The book with that round, and as it was then without it.
+        """
         asked = _key(directors)
+        if self.rounds.get(asked) != booked.rounds.get(asked):
+            return self  # It is over, or the last one is somebody else's by now.
         left = {key: one for key, one in self.rounds.items() if key != asked}
-        return replace(self, rounds=left)
+        last = before.rounds.get(asked)
+        return replace(self, rounds={**left, asked: last} if last else left)
 
     def _current(self, now: float) -> Book:
         """Without what is over, and what a clock that was set back has left in the future."""
