@@ -194,7 +194,9 @@ def plan_absent(interface=None, force=False):
         salt rs1 dummy.plan_absent dummy1
     """
     duty = _duty_to_end(interface)
-    ops = realserver.plan_absent(duty, bool(force))
+    own = _duty() if "lvs" in __pillar__ else duty
+    elsewhere = own.vips if own.interface != duty.interface else ()
+    ops = realserver.plan_absent(duty, bool(force), elsewhere)
     return _changed(duty, ops, _no_files(duty))
 
 

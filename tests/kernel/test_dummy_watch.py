@@ -68,6 +68,8 @@ def watching(sent: Sent) -> Iterator[Callable[..., watch.Watcher]]:
 
     yield begin
     assert all(watcher.stop() for watcher in begun)
+    for watcher in begun:
+        watcher._teller.end()
 
 
 def changes(sent: Sent) -> list[dict[str, Any]]:
@@ -247,6 +249,31 @@ def test_a_bus_that_hangs_holds_up_no_repair(
     answers.set()
     until(lambda: len(changes(sent)) == 4, "the event of the repair", seconds=5)
     assert watcher.poll(3600) == []
+
+
+def test_a_refresh_while_the_bus_hangs_waits_for_nothing_and_loses_nothing() -> None:
+    answers, told = threading.Event(), []
+
+    def hang(events: Sent) -> None:
+        answers.wait(20)
+        told.extend(event["tag"] for event in events)
+
+    watch.memory("hanging").duty = DUTY
+    threads = threading.active_count()
+    began = time.monotonic()
+    try:
+        for _ in range(5):
+            watch.watch("hanging", "rs1", 30, lambda: hang)
+            time.sleep(0.1)
+            watch.unwatch("hanging")
+        assert time.monotonic() - began < 2.5
+        assert threading.active_count() == threads + 1
+    finally:
+        answers.set()
+        watch.release()
+        watch.memories.pop("hanging")
+    assert told == ["state"]
+    assert threading.active_count() == threads
 
 
 def test_a_bus_that_hangs_for_long_gets_the_later_events(monkeypatch: pytest.MonkeyPatch) -> None:

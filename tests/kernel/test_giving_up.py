@@ -207,6 +207,16 @@ def test_absent_refuses_while_connections_need_a_vip(
     assert held("lo") == ["127.0.0.1/8", "10.10.10.10/32", "fd00::10/128"]
 
 
+def test_the_plan_knows_that_vips_will_be_elsewhere(
+    client: Callable[[str], Callable[[], None]],
+) -> None:
+    client("10.10.10.10")
+    planned = realserver.plan_absent(DUTY, elsewhere=DUTY.vips)
+    assert [str(op) for op in planned][-1] == "delete dummy interface dummy0"
+    with pytest.raises(InUse):
+        realserver.plan_absent(DUTY, elsewhere=(VIP6,))
+
+
 def test_absent_with_force_takes_it_away_all_the_same(
     client: Callable[[str], Callable[[], None]],
 ) -> None:

@@ -1,4 +1,7 @@
-"""Dummy interfaces and the VIPs on them: plan what to change, and change it through pyroute2.
+"""Dummy interfaces and the VIPs on them: plan what to change, and change it.
+
+Interfaces are changed through pyroute2; addresses by :mod:`saltext.lvs.rtnetlink`, twenty times
+faster, and many at once: how soon a lost VIP is back is what counts here.
 
 :func:`plan` is a pure function; test mode, apply and the reported changes all use its operations.
 """
@@ -10,6 +13,7 @@ import contextlib
 import enum
 import errno
 import ipaddress
+import itertools
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,20 +21,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from saltext.lvs import rtnetlink
 from saltext.lvs.errors import InvalidConfig, KernelError, LvsError, NotAvailable
 from saltext.lvs.model import Address, Cluster, Interface, Reaction
 from saltext.lvs.reading import INTERFACE, as_address
-from saltext.lvs.rtnetlink import MARK, Link
+from saltext.lvs.rtnetlink import Link
 
 T = TypeVar("T")
 
 KIND = "dummy"
 # What their modules make by themselves under these names: nobody means a dummy interface by them.
 MODULES = {"tunl0": "ipip", "ip6tnl0": "ip6_tunnel", "gre0": "ip_gre", "sit0": "sit"}
-# linux/if_addr.h: no route to the prefix, and no wait for duplicate address detection (IPv6), which
-# would find the director's.
-IFA_F_NODAD = 0x02
-IFA_F_NOPREFIXROUTE = 0x200
 ATTEMPTS = 3
 
 PREFIX = re.compile("[1-9][0-9]{0,2}")
@@ -430,29 +431,24 @@ def apply(replan: Callable[[], tuple[Op, ...]]) -> Outcome:
 
 def carry_out(ops: Sequence[Op]) -> list[Op]:
     """Carry out operations in order and return those that changed something."""
-    route_class, refusal = _pyroute2()
-
-    def work() -> list[Op]:
-        # A new socket each time, closed where it was made: pyroute2's are bound to one thread and
-        # one process.
-        done, refused = [], None
-        with route_class() as route:
-            for op in ops:
-                if refused is not None and op.action is not Action.ADD:
+    done: list[Op] = []
+    refused: KernelError | None = None
+    for action, group in itertools.groupby(ops, key=lambda op: op.action):
+        # One VIP that the kernel does not take is no reason to be without the others, but nothing
+        # goes before all have come.
+        if refused is not None and action is not Action.ADD:
+            break
+        run = list(group)
+        for op, number in zip(run, _numbers(action, run), strict=True):
+            if not number:
+                done.append(op)
+            elif number not in CONFLICTS[action]:
+                refused = refused or KernelError(str(op), number, _hint(op, number))
+                if action is not Action.ADD:
                     break
-                try:
-                    if _carried_out(route, op, refusal):
-                        done.append(op)
-                except KernelError as error:
-                    # One VIP that the kernel does not take is no reason to be without the others.
-                    if op.action is not Action.ADD:
-                        raise
-                    refused = refused or error
-        if refused is not None:
-            raise refused
-        return done
-
-    return off_loop(work) if ops else []
+    if refused is not None:
+        raise refused
+    return done
 
 
 # Answers that say "it is not what you read": another writer was there, so plan again.
@@ -466,32 +462,46 @@ CONFLICTS = {
 }
 
 
-def _carried_out(route: Any, op: Op, refusal: type[Exception]) -> bool:
-    try:
-        _do(route, op)
-    except (refusal, OSError) as error:
-        number = getattr(error, "code", None) or getattr(error, "errno", None) or errno.EIO
-        if number not in CONFLICTS[op.action]:
-            raise KernelError(str(op), number, _hint(op, number)) from error
-        return False
-    return True
+def _numbers(action: Action, run: Sequence[Op]) -> Sequence[int]:
+    """Do the same with several interfaces or addresses; an error number for each, 0 for success."""
+    if action not in (Action.ADD, Action.REMOVE):
+        return [_link_number(op) for op in run]
+    change = rtnetlink.add_addresses if action is Action.ADD else rtnetlink.delete_addresses
+    numbers: list[int] = []
+    for interface, group in itertools.groupby(run, key=lambda op: op.interface):
+        addresses = [op.address for op in group if op.address is not None]
+        try:
+            numbers += change(_index(interface), addresses)
+        except OSError as error:
+            numbers += [error.errno or errno.EIO] * len(addresses)
+    return numbers
 
 
-def _do(route: Any, op: Op) -> None:
+def _link_number(op: Op) -> int:
+    route_class, refusal = _pyroute2()
+
+    def work() -> int:
+        # A new socket each time, closed where it was made: pyroute2's are bound to one thread and
+        # one process.
+        try:
+            with route_class() as route:
+                _change_link(route, op)
+        except (refusal, OSError) as error:
+            return getattr(error, "code", None) or getattr(error, "errno", None) or errno.EIO
+        return 0
+
+    return off_loop(work)
+
+
+def _change_link(route: Any, op: Op) -> None:
     if op.action is Action.CREATE:
         route.link("add", ifname=op.interface, kind=KIND, state="up", arp=False)
-        return
-    index = _index(op.interface)
-    if op.action is Action.SET:
-        route.link("set", index=index, state="up", arp=False)
+    elif op.action is Action.SET:
+        route.link("set", index=_index(op.interface), state="up", arp=False)
     elif op.action is Action.RAISE:
-        route.link("set", index=index, state="up")
-    elif op.action is Action.DELETE:
-        route.link("del", index=index)
-    elif op.action is Action.ADD:
-        route.addr("add", index=index, flags=_flags(op.address), proto=MARK, **_wire(op.address))
+        route.link("set", index=_index(op.interface), state="up")
     else:
-        route.addr("del", index=index, **_wire(op.address))
+        route.link("del", index=_index(op.interface))
 
 
 def _index(interface: str) -> int:
@@ -499,16 +509,6 @@ def _index(interface: str) -> int:
         return socket.if_nametoindex(interface)
     except OSError as error:  # without a number before Python 3.13
         raise OSError(errno.ENODEV, f"there is no interface {interface}") from error
-
-
-def _wire(address: Interface | None) -> dict[str, Any]:
-    assert address is not None
-    return {"address": str(address.ip), "prefixlen": address.network.prefixlen}
-
-
-def _flags(address: Interface | None) -> int:
-    assert address is not None
-    return IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)
 
 
 def _hint(op: Op, number: int) -> str:

@@ -18,6 +18,8 @@ NLMSG_DONE = 3
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
 NLM_F_DUMP = 0x300
+NLM_F_EXCL = 0x200
+NLM_F_CREATE = 0x400
 NLA_TYPE_MASK = 0x3FFF
 # asm-generic/socket.h: root may go beyond net.core.rmem_max.
 SO_RCVBUFFORCE = 33

@@ -295,24 +295,31 @@ def forget(interface: str) -> None:
         _note(interface, Record())
 
 
-def plan_absent(duty: Duty, force: bool = False) -> tuple[Op, ...]:
+def plan_absent(
+    duty: Duty, force: bool = False, elsewhere: Collection[Interface] = ()
+) -> tuple[Op, ...]:
     """What has to be done for a dummy interface to be gone, or for another one to be without our
     VIPs.
 
     force
         Although it holds addresses that are not ours, and although VIPs on it are in use.
 
+    elsewhere
+        VIPs that another interface is to hold before.
+
     Raises :class:`~saltext.lvs.errors.InUse` if connections need a VIP that no other interface
     holds, and what :func:`saltext.lvs.links.plan_absent` does.
     """
-    return _plan_absent(duty, ours(duty.interface).union(duty.vips), force)
+    return _plan_absent(duty, ours(duty.interface).union(duty.vips), force, elsewhere)
 
 
-def _plan_absent(duty: Duty, mine: Collection[Interface], force: bool) -> tuple[Op, ...]:
+def _plan_absent(
+    duty: Duty, mine: Collection[Interface], force: bool, elsewhere: Collection[Interface] = ()
+) -> tuple[Op, ...]:
     ops = links.plan_absent(rtnetlink.read(duty.interface), mine, force)
     going = {op.address.ip for op in ops if op.address is not None}
     if going and not force:
-        _expect_unused(going - _held_elsewhere(duty.interface))
+        _expect_unused(going - _held_elsewhere(duty.interface) - {vip.ip for vip in elsewhere})
     return ops
 
 

@@ -1,8 +1,8 @@
-"""Which interfaces and addresses the kernel has, read over a plain routing-netlink socket.
+"""Which interfaces and addresses the kernel has, over a plain routing-netlink socket.
 
-It reads and never changes anything, needs no other package and no privilege, and takes a fraction
-of a millisecond: so a beacon may use it on the minion's own event loop. Names and numbers are those
-of ``linux/rtnetlink.h``, ``linux/if_link.h`` and ``linux/if_addr.h``.
+Reading needs no other package and no privilege, and takes a fraction of a millisecond: so a beacon
+may use it on the minion's own event loop. Of changes only addresses are made here, many at once.
+Names and numbers are those of ``linux/rtnetlink.h``, ``linux/if_link.h`` and ``linux/if_addr.h``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from saltext.lvs.errors import KernelError
 from saltext.lvs.model import Address, Interface
 from saltext.lvs.netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
     NLM_F_DUMP,
+    NLM_F_EXCL,
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
@@ -32,6 +35,7 @@ from saltext.lvs.netlink import (
     attribute,
     attributes,
     error_number,
+    messages,
 )
 
 # linux/netlink.h
@@ -40,6 +44,8 @@ NLM_F_DUMP_INTR = 0x10
 
 # linux/rtnetlink.h
 RTM_GETLINK = 18
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
 RTM_GETADDR = 22
 RTEXT_FILTER_SKIP_STATS = 0x8
 
@@ -59,7 +65,12 @@ IFF_NOARP = 0x80
 # linux/if_addr.h; in IFA_PROTO, 1 to 3 are addresses that the kernel itself has made.
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
+IFA_FLAGS = 8
 IFA_PROTO = 11
+# No route to the prefix, and no wait for duplicate address detection (IPv6), which would find the
+# director's.
+IFA_F_NODAD = 0x02
+IFA_F_NOPREFIXROUTE = 0x200
 IFAPROT_UNSPEC = 0
 IFAPROT_KERNEL_LL = 3
 
@@ -75,6 +86,8 @@ MARK = 99
 TIMEOUT_SECONDS = 2
 RECEIVE_BYTES = 1 << 16
 ATTEMPTS = 5
+# So many acknowledgements find room in a socket's buffer, whatever its limit.
+AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,10 +320,78 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 # -------------------------------------------------------------------------------------------------
+# Change
+
+
+def add_addresses(index: int, addresses: Sequence[Interface]) -> list[int]:
+    """Put addresses on an interface, marked as ours, without a route to their network and without
+    duplicate address detection.
+
+    Returns an error number for each, 0 where it is there now.
+
+    Raises :class:`~saltext.lvs.errors.KernelError` if the kernel does not answer.
+    """
+    flags = NLM_F_CREATE | NLM_F_EXCL
+    return _change(RTM_NEWADDR, flags, [_address(index, one) + _ours(one) for one in addresses])
+
+
+def delete_addresses(index: int, addresses: Sequence[Interface]) -> list[int]:
+    """Take addresses from an interface; returns and raises as :func:`add_addresses`."""
+    return _change(RTM_DELADDR, 0, [_address(index, one) for one in addresses])
+
+
+def _address(index: int, address: Interface) -> bytes:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    packed = address.ip.packed
+    return (
+        IFADDRMSG.pack(family, address.network.prefixlen, 0, 0, index)
+        + attribute(IFA_LOCAL, packed)
+        + attribute(IFA_ADDRESS, packed)
+    )
+
+
+def _ours(address: Interface) -> bytes:
+    flags = IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)
+    return attribute(IFA_FLAGS, U32.pack(flags)) + attribute(IFA_PROTO, bytes([MARK]))
+
+
+def _change(kind: int, flags: int, requests: Sequence[bytes]) -> list[int]:
+    """Send requests, many at once, and return the error number of each."""
+    with _connected() as kernel:
+        numbers: list[int] = []
+        try:
+            for start in range(0, len(requests), AT_ONCE):
+                numbers += _change_some(kernel, kind, flags, requests[start : start + AT_ONCE])
+        except OSError as error:
+            raise KernelError("change addresses", error.errno or errno.EIO) from error
+        return numbers
+
+
+def _change_some(
+    kernel: socket.socket, kind: int, flags: int, requests: Sequence[bytes]
+) -> list[int]:
+    wanted = NLM_F_REQUEST | NLM_F_ACK | flags
+    parts = [
+        NLMSGHDR.pack(NLMSGHDR.size + len(request), kind, wanted, 1, 0) + request
+        for request in requests
+    ]
+    kernel.send(b"".join(parts))
+    numbers: list[int] = []
+    # The kernel answers in the order of the requests.
+    while len(numbers) < len(requests):
+        for answer, _, payload in messages(kernel.recv(RECEIVE_BYTES)):
+            if answer == NLMSG_ERROR:
+                numbers.append(error_number(payload))
+    return numbers
+
+
+# -------------------------------------------------------------------------------------------------
 # Decode
 
 
 def _decode_link(data: bytes) -> Link:
+    if len(data) < IFINFOMSG.size:
+        raise MalformedMessage(f"an interface in {len(data)} bytes")
     _, _, index, flags, _ = IFINFOMSG.unpack_from(data)
     found = dict(attributes(data[IFINFOMSG.size :]))
     details = dict(attributes(found.get(IFLA_LINKINFO, b"")))
@@ -345,13 +426,18 @@ def _held(packed: bytes, prefix: int, mark: int) -> HeldAddress:
 
 def _raw_address(data: bytes) -> _RawAddress | None:
     """An address with its interface's number; ``None`` for another family than IPv4 and IPv6."""
+    if len(data) < IFADDRMSG.size:
+        raise MalformedMessage(f"an address in {len(data)} bytes")
     family, prefix, _, _, index = IFADDRMSG.unpack_from(data)
     if family not in (socket.AF_INET, socket.AF_INET6):
         return None
     found = dict(attributes(data[IFADDRMSG.size :]))
     # On a point-to-point interface IFA_ADDRESS is the other end's.
-    packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]
-    return _RawAddress(index, packed, prefix, found.get(IFA_PROTO, b"\0")[0])
+    packed = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
+    size = 4 if family == socket.AF_INET else 16
+    if len(packed) != size or prefix > size * 8:
+        raise MalformedMessage(f"an address of {len(packed)} bytes with prefix {prefix}")
+    return _RawAddress(index, packed, prefix, (found.get(IFA_PROTO) or b"\0")[0])
 
 
 def _text(data: bytes) -> str:

@@ -81,6 +81,9 @@ class Memory:
     again, failures
         Not before then, after so many repairs in a row that failed.
 
+    teller
+        What gets events out; it outlives a watcher, and a bus that hangs.
+
     trouble
         Why VIPs that were given up could not be let go of last.
 
@@ -98,6 +101,7 @@ class Memory:
     again: float = float("-inf")
     failures: int = 0
     trouble: str = ""
+    teller: Teller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +188,12 @@ def look(
         False if the kernel has said nothing of its interfaces and addresses since the last look:
         then only what it never speaks of is read.
     """
-    if memory.duty is None:
+    # Once: the minion's own thread may set it anew meanwhile.
+    asked = memory.duty
+    if asked is None:
         return
     before = memory.seen
-    duty, seen = _looked(memory, memory.duty, changed)
+    duty, seen = _looked(memory, asked, changed)
     if not (duty.vips or duty.leaving) and duty.enabled:
         return
     harms = _harms(seen.sight)
@@ -437,11 +443,18 @@ class Teller:
         self._send = send
         self._waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._unsent: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="lvs-dummy-tell", daemon=True)
 
     def start(self) -> None:
-        """Begin to send."""
-        self._thread.start()
+        """Begin to send, unless it has begun."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def usable(self) -> bool:
+        """Whether it is this process's, and has not ended."""
+        begun = self._thread.ident is not None
+        return self._process == os.getpid() and (self._thread.is_alive() or not begun)
 
     def tell(self, event: dict[str, Any]) -> None:
         """Have an event sent; a bus that has hung for long only gets the later ones."""
@@ -460,8 +473,9 @@ class Teller:
 
     def ended(self, seconds: float) -> bool:
         """Wait for its end so long, and say whether it has come."""
-        if self._thread.ident is not None:
-            self._thread.join(seconds)
+        if self._process != os.getpid() or self._thread.ident is None:
+            return True
+        self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -488,7 +502,9 @@ class Watcher:
     def __init__(self, memory: Memory, minion_id: str, send: Callable[[Events], None]) -> None:
         self._memory = memory
         self._minion_id = minion_id
-        self._teller = Teller(send)
+        if memory.teller is None or not memory.teller.usable():
+            memory.teller = Teller(send)
+        self._teller = memory.teller
         self._repeat = float("inf")
         self._process = os.getpid()
         self._polled = time.monotonic()
@@ -504,7 +520,6 @@ class Watcher:
             self._teller.start()
             self._thread.start()
         except RuntimeError:
-            self._teller.end()
             self._listener.close()
             raise
 
@@ -529,11 +544,10 @@ class Watcher:
         if self.elsewhere():
             return True
         self._stopping = True
-        end = time.monotonic() + seconds
         if self._thread.is_alive():
             self._listener.wake()
             self._thread.join(seconds)
-        return self._teller.ended(max(end - time.monotonic(), 0)) and not self._thread.is_alive()
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         changed = True
@@ -542,7 +556,8 @@ class Watcher:
                 self._look(changed)
                 changed = self._listener.wait(LOOK_EVERY_SECONDS)
         finally:
-            self._teller.end()
+            if not self._stopping:
+                self._teller.end()  # nobody wants it any more; after a refresh somebody does
             self._listener.close()
 
     def _ended(self) -> bool:
@@ -609,6 +624,11 @@ def release() -> None:
     """
     ended = {beacon: watcher.stop() for beacon, watcher in watchers.items()}
     watchers.clear()
+    for beacon, known in memories.items():
+        if known.teller is not None:
+            known.teller.end()
+            ended[beacon] = known.teller.ended(END_WITHIN_SECONDS) and ended.get(beacon, True)
+            known.teller = None
     running = [beacon for beacon, has_ended in ended.items() if not has_ended]
     if running:
         raise RuntimeError(f"the watchers of {', '.join(running)} are still at work")
