@@ -99,10 +99,16 @@ def announce(minion_id):
     covered = _booked(lambda book, now: (book, _known_of(book, minion_id, now)))
     if covered is not None:
         return covered
+    pillar = _pillar(minion_id, None, None)
     try:
-        cluster = model.from_pillar(_pillar(minion_id, None, None))
+        cluster = model.from_pillar(pillar)
         cluster.expect_role(minion_id, model.Role.REAL_SERVER)
     except errors.LvsError as error:
+        if pillar.get("_errors"):
+            # It may be a real server for all that: the next one that asks is to look again.
+            return _nobody(
+                f"its pillar cannot be compiled now; `salt-run lvs.validate {minion_id}` says why"
+            )
         _booked(lambda book, now: (book.with_stranger(minion_id, now), None))
         return _nobody(str(error))
     return _asked(cluster)

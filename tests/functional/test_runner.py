@@ -366,6 +366,25 @@ def test_who_was_no_real_server_a_moment_ago_costs_no_second_look(
     assert abs(written["strangers"]["kvm1"] - time.time()) < 60
 
 
+@pytest.mark.usefixtures("keys")
+def test_a_real_server_whose_pillar_fails_for_a_moment_is_no_stranger(
+    master: dict[str, Any], published: Publisher, tmp_path: Path
+) -> None:
+    right = master["pillar_roots"]
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "top.sls").write_text("base: {'*': [lvs]}\n", encoding="utf-8")
+    (broken / "lvs.sls").write_text("lvs: {name: [\n", encoding="utf-8")
+    master["pillar_roots"] = {"base": [str(broken)]}
+    assert announce(master, "rs1") == {
+        "asked": [],
+        "why": "its pillar cannot be compiled now; `salt-run lvs.validate rs1` says why",
+    }
+    assert published.jobs == []
+    master["pillar_roots"] = right
+    assert announce(master, "rs1")["asked"] == ["lb1", "lb2"]
+
+
 def test_the_master_answers_what_the_shipped_configuration_says() -> None:
     text = (CHECKOUT / "lvs" / "files" / "master.conf").read_text(encoding="utf-8")
     bound = {tag: files for item in yaml.safe_load(text)["reactor"] for tag, files in item.items()}
