@@ -202,7 +202,8 @@ def status():
 def plan_keep_vips():
     """
     Return what ``keepalived.keep_vips`` would do now, and change nothing: ``operations``,
-    sentences, and ``changes``, a ``diff`` for each file.
+    sentences; ``changes``, a ``diff`` for each file; and ``unknown``, the interfaces of which
+    systemd-networkd has not said yet by which file it keeps them, as while they are away.
 
     Raises SaltInvocationError for a wrong pillar, CommandExecutionError for a file that cannot be
     read.
@@ -213,7 +214,8 @@ def plan_keep_vips():
 
         salt 'lb*' keepalived.plan_keep_vips
     """
-    return _told(networkd.plan(_vip_interfaces()))
+    names = _vip_interfaces()
+    return _told(networkd.unknown(names), networkd.plan(names))
 
 
 @_salt_errors
@@ -236,19 +238,22 @@ def keep_vips():
 
         salt 'lb*' keepalived.keep_vips
     """
-    planned = networkd.plan(_vip_interfaces())
+    names = _vip_interfaces()
+    # Before the plan: who is decided about in between has its file all the same.
+    unknown, planned = networkd.unknown(names), networkd.plan(names)
     networkd.write(planned)
-    return _told(planned)
+    return _told(unknown, planned)
 
 
 def _vip_interfaces():
     return networkd.interfaces(model.from_pillar(__pillar__), __opts__["id"])
 
 
-def _told(planned):
+def _told(unknown, planned):
     return {
         "operations": [str(change) for change in planned],
         "changes": {change.path: change.as_data() for change in planned},
+        "unknown": list(unknown),
     }
 
 

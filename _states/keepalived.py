@@ -67,7 +67,8 @@ def vips_kept(name):
     """systemd-networkd leaves VIPs alone on the interfaces where keepalived puts them.
 
     Where it does not manage them, there is nothing to do; on a minion that is no director any more,
-    what was written for it goes. See ``keepalived.keep_vips``.
+    what was written for it goes. Where systemd-networkd has not decided yet about an interface, or
+    it is away, nothing is written for it, and the comment says so. See ``keepalived.keep_vips``.
 
     name
         Any.
@@ -83,12 +84,20 @@ def vips_kept(name):
         told = __salt__[act]()
     except (CommandExecutionError, SaltInvocationError) as error:
         return {**ret, "result": False, "comment": str(error)}
+    beware = [f"Beware: {_undecided(name)}" for name in told["unknown"]]
     if not told["operations"]:
-        return ret
+        return {**ret, "comment": "\n".join(beware) or ret["comment"]}
     verb, result = ("would be changed", None) if __opts__["test"] else ("were changed", True)
     head = f"The files for systemd-networkd {verb}:"
-    comment = "\n".join([head, *(f"- {operation}" for operation in told["operations"])])
+    comment = "\n".join([head, *(f"- {operation}" for operation in told["operations"]), *beware])
     return {**ret, "result": result, "changes": told["changes"], "comment": comment}
+
+
+def _undecided(interface):
+    return (
+        f"systemd-networkd has not decided about {interface} yet, or {interface} is away; it may "
+        "take VIPs away there. Apply this again."
+    )
 
 
 def _verdict(name, plan, test):

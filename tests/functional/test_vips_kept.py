@@ -74,6 +74,47 @@ def test_the_state_does_what_its_test_said_and_no_more(minion: MinionMaker, netw
         assert lb1.state("keepalived.vips_kept", "vips", test=test) == RIGHT
 
 
+UNDECIDED = (
+    "Beware: systemd-networkd has not decided about eth0 yet, or eth0 is away; it may take VIPs "
+    "away there. Apply this again."
+)
+
+
+@pytest.mark.parametrize("test", [True, False], ids=["asked", "done"])
+def test_the_state_says_where_nobody_knows_whether_vips_stay(
+    minion: MinionMaker, network: Path, test: bool
+) -> None:
+    lb1 = minion("lb1")
+    (network.parent / "links" / "2").write_text("ADMIN_STATE=pending\n")
+    told = {"operations": [], "changes": {}, "unknown": ["eth0"]}
+    assert lb1.call("keepalived.plan_keep_vips") == told
+    assert lb1.call("keepalived.keep_vips") == told
+    state = lb1.state("keepalived.vips_kept", "vips", test=test)
+    assert state == {**RIGHT, "comment": UNDECIDED}
+    assert [entry.name for entry in network.iterdir()] == ["10-eth0.network"]
+
+
+def test_what_is_known_is_written_where_another_interface_is_away(
+    minion: MinionMaker, network: Path
+) -> None:
+    pillar = example("production")
+    instances = pillar["lvs"]["vrrp_instances"]
+    instances["OTHER"] = {
+        **instances["VirtIP_10"],
+        "interface": "eth9",
+        "virtual_router_id": 99,
+        "virtual_ipaddress": ["10.10.10.99"],
+    }
+    pillar["lvs_secrets"]["vrrp_instances"]["OTHER"] = {"auth_pass": "OTHER_PW"}
+    done = minion("lb1", pillar).state("keepalived.vips_kept", "vips")
+    path = network / "10-eth0.network.d" / "50-saltext-lvs.conf"
+    assert done["result"] is True
+    assert done["comment"] == (
+        f"The files for systemd-networkd were changed:\n- write {path}\n"
+        + UNDECIDED.replace("eth0", "eth9")
+    )
+
+
 def test_who_is_no_director_any_more_keeps_nothing_of_it(
     minion: MinionMaker, network: Path
 ) -> None:

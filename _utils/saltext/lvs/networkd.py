@@ -87,7 +87,7 @@ def read(interface: str) -> Managed:
 def plan(names: Iterable[str]) -> tuple[Change, ...]:
     """What has to change for VIPs on these interfaces to stay, and for nothing else to be ours.
 
-    Nothing goes while it cannot be told of an interface which file it needs.
+    Nothing goes while it cannot be told of an interface which file it needs: see :func:`unknown`.
     """
     managed = [read(name) for name in names]
     paths = [item.network_file for item in managed if item.network_file]
@@ -95,6 +95,11 @@ def plan(names: Iterable[str]) -> tuple[Change, ...]:
     changes = persistence.changes(wanted, ours())
     sure = all(item.known for item in managed)
     return tuple(change for change in changes if change.new is not None or sure)
+
+
+def unknown(names: Iterable[str]) -> tuple[str, ...]:
+    """Those interfaces of which it cannot be told now who keeps them, and by which file."""
+    return tuple(name for name in names if not read(name).known)
 
 
 def write(planned: Iterable[Change]) -> None:
