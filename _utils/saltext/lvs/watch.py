@@ -40,6 +40,7 @@ DESERTED_SECONDS = 600.0
 # Whoever takes a VIP away again and again means it, or will not be stopped by us.
 REPAIRS_IN_A_MINUTE = 3
 MOST_EVENTS = 1000
+TAKEN_SECONDS = 0.002
 MINUTE_SECONDS = 60.0
 AFTER_FAILURE_SECONDS = 10.0
 SELDOM_SECONDS = 600.0
@@ -442,6 +443,7 @@ class Teller:
     def __init__(self, send: Callable[[Events], None]) -> None:
         self._send = send
         self._waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._taken = threading.Event()
         self._unsent: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="lvs-dummy-tell", daemon=True)
@@ -457,11 +459,15 @@ class Teller:
         return self._process == os.getpid() and (self._thread.is_alive() or not begun)
 
     def tell(self, event: dict[str, Any]) -> None:
-        """Have an event sent; a bus that has hung for long only gets the later ones."""
+        """Have an event sent, and let it be taken up before the caller works on: Python gives a
+        thread that works its turn for longer. A bus that has hung for long only gets later events.
+        """
         while self._waiting.qsize() >= MOST_EVENTS:
             with contextlib.suppress(queue.Empty):
                 self._waiting.get_nowait()
+        self._taken.clear()
         self._waiting.put(event)
+        self._taken.wait(TAKEN_SECONDS)
 
     def unsent(self) -> Events:
         """What could not be sent, once."""
@@ -480,6 +486,7 @@ class Teller:
 
     def _run(self) -> None:
         while (event := self._waiting.get()) is not None:
+            self._taken.set()
             try:
                 self._send([dict(event)])
             except Exception as error:  # noqa: BLE001 -- whatever Salt's bus may raise
