@@ -90,6 +90,7 @@ def validate():
     return model.judge(__pillar__, __opts__["id"])
 
 
+@_salt_errors
 def view():
     """
     Return what the SLS files need to know of this minion's part, as plain values without passwords.

@@ -4,6 +4,7 @@
 
 lvs-pillar-problem-{{ loop.index }}:
   test.fail_without_changes:
-    - name: lvs-pillar
+    # In test mode Salt says of its own what would be, and of ours the name alone.
+    - name: {{ problem | json }}
     - comment: {{ problem | json }}
 {%- endfor %}

@@ -150,7 +150,13 @@ def test_a_wrong_pillar_changes_nothing_and_says_what_is_wrong(minion: MinionMak
     pillar = example("production")
     pillar["lvs"]["virtual_servers"]["web"]["port"] = 70000
     pillar["lvs"]["directors"]["lb1"]["priority"] = 0
-    answer = minion("lb1", pillar).call("state.apply", "lvs")
+    lb1 = minion("lb1", pillar)
+    tested = lb1.call("state.apply", "lvs", test=True)
+    assert [state["name"] for state in tested.values()] == [
+        "lvs:directors:lb1:priority is 0; it should be a whole number from 1 to 254",
+        "lvs:virtual_servers:web:port is 70000; it should be a whole number from 1 to 65535",
+    ]
+    answer = lb1.call("state.apply", "lvs")
     assert [(state["result"], state["changes"], state["comment"]) for state in answer.values()] == [
         (
             False,
