@@ -124,7 +124,6 @@ def nothing_lost(host: LabHost) -> Iterator[None]:
 
 
 SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-ETH0 = "[Match]\nName=eth0\n[Network]\nAddress=10.10.10.41/24\nIPv6AcceptRA=no\n"
 LEAVE_ETH0 = "[keyfile]\nunmanaged-devices=interface-name:eth0\n"
 
 
@@ -501,24 +500,3 @@ def test_modules_and_settings_come_before_whoever_brings_vips(rs1: LabHost) -> N
     assert "systemd-modules-load.service" in after(f"{system}/systemd-sysctl.service")
     for unit in (f"{system}/systemd-networkd.service", f"{system}/networking.service", Unit.PATH):
         assert "systemd-sysctl.service" in after(unit), unit
-
-
-@pytest.mark.parametrize("kept", [True, False], ids=["as the docs say", "without it"])
-def test_a_directors_vip_outlives_systemd_networkd(rs1: LabHost, kept: bool) -> None:
-    file = "/etc/systemd/network/10-eth0.network"
-    rs1.write(file, ETH0)
-    docs = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^# (mkdir -p \S+network\.d|printf .*network\.d\S+)$", docs, re.M)
-    assert len(commands) == 2
-    for command in commands if kept else ():
-        rs1.run(["sh", "-c", command], check=True)
-    networkd = Networkd()
-    with networkd.running(rs1):
-        networkd.wait(rs1, "eth0")
-        rs1.run(["ip", "address", "add", "10.10.10.10/32", "dev", "eth0"], check=True)
-        rs1.run(["networkctl", "reconfigure", "eth0"], check=True)
-        time.sleep(1)
-        networkd.wait(rs1, "eth0")
-    held = rs1.run(["ip", "-brief", "-4", "address", "show", "dev", "eth0"]).stdout
-    rs1.run(["rm", "-rf", file, f"{file}.d"], check=True)
-    assert ("10.10.10.10/32" in held, "10.10.10.41/24" in held) == (kept, True)
