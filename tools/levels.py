@@ -1,7 +1,7 @@
 """Run the levels of tests and count them: ``python3 -m tools.levels [LEVEL ...]``, by default all.
 
-Several levels run side by side, those in the lab on one half of the processors and the others on
-the other half; what they print is kept, and shown if they fail. One alone prints as it goes. A
+Several levels run side by side, in two lanes, each on one half of the processors; what they print
+is kept, and shown if they fail. One alone prints as it goes. A
 level that ran nothing has failed. The last line is the sum: ``N passed, N failed, N skipped``.
 """
 
@@ -32,14 +32,17 @@ SHOWN_LINES = 400
 
 @dataclass(frozen=True)
 class Level:
-    """A kind of test: where it is, and what it takes."""
+    """A kind of test: where it is, what it takes, and the lane in which it runs: shared out so that
+    both end at about the same time.
+    """
 
     name: str
     arguments: tuple[str, ...]
     environment: str = "dev"
     parts: tuple[str, ...] = ()
     in_lab: bool = False
-    limit_minutes: int = 15
+    lane: int = 1
+    limit_minutes: int = 20
 
     def command(self, report: Path) -> list[str]:
         python = str(ENVIRONMENTS[self.environment].python)
@@ -63,6 +66,7 @@ def _pytest(*arguments: str) -> tuple[str, ...]:
 
 SALTS = ("salt-3008", "salt-3007", "salt-3006")
 LAB = ("salt-3008", "wheels", "packages", "lab")
+CLUSTER = "tests/integration/test_cluster.py"
 LEVELS = {
     level.name: level
     for level in (
@@ -73,11 +77,22 @@ LEVELS = {
         Level("functional-3007", _pytest("tests/functional"), environment="salt-3007"),
         Level("functional-3006", _pytest("tests/functional"), environment="salt-3006"),
         Level("install-check", _pytest("tests/install"), parts=SALTS),
-        Level("kernel", _pytest("tests/kernel"), parts=(*LAB, *SALTS), in_lab=True),
-        Level("integration", _pytest("tests/integration"), parts=LAB, in_lab=True),
+        Level("kernel", _pytest("tests/kernel"), parts=(*LAB, *SALTS), in_lab=True, lane=0),
+        # The one half is what one cluster does in its life.
+        Level("integration-cluster", _pytest(CLUSTER), parts=LAB, in_lab=True),
+        Level(
+            "integration-others",
+            _pytest("tests/integration", f"--ignore={CLUSTER}"),
+            parts=LAB,
+            in_lab=True,
+            lane=0,
+        ),
     )
 }
-GROUPS = {"functional": tuple(name for name in LEVELS if name.startswith("functional"))}
+GROUPS = {
+    group: tuple(name for name in LEVELS if name.startswith(f"{group}-"))
+    for group in ("functional", "integration")
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,7 +125,7 @@ def run(levels: Sequence[Level]) -> list[Result]:
     """Run levels, in two lanes if there are several, and return how each ended."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     groups = ProcessGroups()
-    lanes = [[level for level in levels if level.in_lab is in_lab] for in_lab in (True, False)]
+    lanes = [[level for level in levels if level.lane == lane] for lane in (0, 1)]
     with ThreadPoolExecutor(len(lanes)) as pool:
         try:
             futures = [
@@ -125,7 +140,7 @@ def run(levels: Sequence[Level]) -> list[Result]:
 
 
 def halves(processors: set[int]) -> tuple[set[int], set[int]]:
-    """Share processors between what runs in the lab and what does not."""
+    """Share processors between the two lanes."""
     numbers = sorted(processors)
     middle = len(numbers) // 2
     return set(numbers[middle:]), set(numbers[:middle] or numbers)
