@@ -42,7 +42,8 @@ def _changes():
 
 def _is_harm(change):
     # What comes again and again is left alone: a person must look.
-    harm = change.get("now") == "lost" or change.get("quiet") is False
+    noisy = "sysctl" in change and change.get("quiet") is False
+    harm = change.get("now") == "lost" or noisy
     return harm and change.get("gave_up") is not True
 
 

@@ -176,7 +176,11 @@ FORGED: dict[str, tuple[str, Any]] = {
     "a list for a name": ("salt/beacon/['rs1']/dummy/change", quiet(["rs1"])),
     "words for a mapping": (TAG, {"id": "rs1", "changes": "quiet"}),
     "words for the changes": (TAG, {"id": "rs1", "changes": ["quiet", None, 7, ["quiet"]]}),
-    "still to be heard": (TAG, {"id": "rs1", "changes": [{**QUIET, "quiet": False}]}),
+    "still to be heard, again and again": (
+        TAG,
+        {"id": "rs1", "changes": [{**QUIET, "quiet": False, "gave_up": True}]},
+    ),
+    "heard, but no setting": (TAG, {"id": "rs1", "changes": [{"quiet": False}]}),
     "quiet in words": (TAG, {"id": "rs1", "changes": [{**QUIET, "quiet": "True"}]}),
     "quiet, but no setting": (TAG, {"id": "rs1", "changes": [{"quiet": True}]}),
     "a start of all": ("salt/minion/*/start", {"id": "*"}),
