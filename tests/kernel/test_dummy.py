@@ -624,16 +624,16 @@ def test_a_read_that_a_change_has_interrupted_is_done_again(
         text=True,
         check=True,
     )
-    split = rtnetlink._messages
+    split = rtnetlink.messages
     datagrams: list[int] = []
 
-    def interrupted(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    def interrupted(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         datagrams.append(len(data))
         if len(datagrams) == 2:  # the first one tells of the interface
             ip("address add 192.0.2.7/32 dev lo")
         return split(data)
 
-    monkeypatch.setattr(rtnetlink, "_messages", interrupted)
+    monkeypatch.setattr(rtnetlink, "messages", interrupted)
     loopback, holders = rtnetlink.glance("lo", OWN)
     assert loopback is not None
     assert ipaddress.ip_interface("192.0.2.7/32") in {held.address for held in loopback.addresses}

@@ -218,7 +218,7 @@ class Client:
         self._request(command, flags, payload)
         answers: list[bytes] = []
         while True:
-            for kind, sequence, data in messages(self._receive()):
+            for kind, _, sequence, data in messages(self._receive()):
                 if sequence != self._sequence:
                     continue
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
@@ -352,7 +352,7 @@ class Client:
         answers: list[bytes] = []
         waiting = set(range(first, self._sequence + 1))
         while waiting:
-            for kind, sequence, data in messages(self._receive()):
+            for kind, _, sequence, data in messages(self._receive()):
                 if sequence not in waiting:
                     continue
                 waiting.remove(sequence)
@@ -394,7 +394,7 @@ class Client:
             ):
                 told += len(data) // length
                 continue
-            for kind, sequence, payload in messages(data):
+            for kind, _, sequence, payload in messages(data):
                 if sequence != self._sequence:
                     continue
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
@@ -498,7 +498,7 @@ class Client:
 
     def _until_acknowledged(self, last: int) -> Iterator[tuple[int, int]]:
         while True:
-            for kind, sequence, payload in messages(self._receive()):
+            for kind, _, sequence, payload in messages(self._receive()):
                 if kind == NLMSG_ERROR:
                     yield sequence, error_number(payload)
                     if sequence == last:

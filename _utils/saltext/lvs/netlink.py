@@ -5,8 +5,9 @@ Names and numbers are those of ``linux/netlink.h``. Nothing here opens a socket.
 
 from __future__ import annotations
 
+import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from saltext.lvs.errors import LvsError
 
@@ -38,6 +39,10 @@ RECEIVE_BYTES = 1 << 16
 
 class MalformedMessage(LvsError):
     """Bytes that are no netlink message: never from a kernel, so nothing is guessed from them."""
+
+
+class Refused(OSError):
+    """The kernel's answer is an error number."""
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -77,14 +82,14 @@ def number(shape: struct.Struct, found: Mapping[int, bytes], kind: int) -> int:
     return int(shape.unpack(cut(found, kind, shape.size))[0])
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Split a datagram into netlink messages: type, sequence number, payload."""
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Split a datagram into netlink messages: type, flags, sequence number, payload."""
     position, end = 0, len(data)
     while position + NLMSGHDR.size <= end:
-        length, kind, _, sequence, _ = NLMSGHDR.unpack_from(data, position)
+        length, kind, flags, sequence, _ = NLMSGHDR.unpack_from(data, position)
         if length < NLMSGHDR.size or position + length > end:
             raise MalformedMessage(f"a netlink message of {length} bytes does not fit its datagram")
-        yield kind, sequence, data[position + NLMSGHDR.size : position + length]
+        yield kind, flags, sequence, data[position + NLMSGHDR.size : position + length]
         position += (length + 3) & ~3
 
 
@@ -96,3 +101,39 @@ def error_number(payload: bytes) -> int:
     if not 0 <= error <= MAX_ERRNO:
         raise MalformedMessage(f"a netlink error with the number {error}")
     return error
+
+
+def request(kind: int, flags: int, payload: bytes) -> bytes:
+    """One request, the first and only one on its socket."""
+    length = NLMSGHDR.size + len(payload)
+    return NLMSGHDR.pack(length, kind, NLM_F_REQUEST | flags, 1, 0) + payload
+
+
+def answers(kernel: socket.socket, kinds: Collection[int], several: bool) -> Iterator[bytes]:
+    """The payloads of the answers to a :func:`request`, as they come.
+
+    kinds
+        The types of message that are answers.
+
+    several
+        Whether it is a list, which has an end; otherwise the datagram that brings one is the last.
+
+    Raises :class:`Refused`, what the socket raises, and :class:`MalformedMessage`.
+    """
+    come = False
+    while several or not come:
+        data = kernel.recv(RECEIVE_BYTES)
+        if len(data) < NLMSGHDR.size:
+            raise MalformedMessage(f"a datagram of {len(data)} bytes is no netlink message")
+        for kind, _, sequence, payload in messages(data):
+            if sequence != 1:
+                continue
+            if kind in (NLMSG_ERROR, NLMSG_DONE):
+                # What the kernel does not know is told in either.
+                refused = error_number(payload)
+                if refused:
+                    raise Refused(refused, "refused")
+                return
+            if kind in kinds:
+                come = True
+                yield payload

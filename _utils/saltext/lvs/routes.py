@@ -20,18 +20,14 @@ from saltext.lvs.errors import KernelError
 from saltext.lvs.model import Address
 from saltext.lvs.netlink import (
     NLM_F_DUMP,
-    NLM_F_REQUEST,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    NLMSGHDR,
-    RECEIVE_BYTES,
     U32,
     MalformedMessage,
+    Refused,
+    answers,
     attribute,
     attributes,
-    error_number,
-    messages,
     number,
+    request,
 )
 from saltext.lvs.rtnetlink import NETLINK_ROUTE
 
@@ -165,8 +161,8 @@ def lookup(
             return Refusal(errno.ENODEV, coming_in=True)
     try:
         (answer,) = _ask(RTM_GETROUTE, 0, _request(destination, source, interface))
-    except _Refused as error:
-        return Refusal(error.number, coming_in is not None)
+    except Refused as error:
+        return Refusal(error.errno or 0, coming_in is not None)
     return _decode(answer)
 
 
@@ -176,14 +172,13 @@ def proxied() -> frozenset[tuple[str, Address]]:
 
     Raises :class:`~saltext.lvs.errors.KernelError` if the kernel does not answer.
     """
-    request = NDMSG.pack(socket.AF_INET6, 0, 0, NTF_PROXY, 0)
     try:
-        answers = _ask(RTM_GETNEIGH, NLM_F_DUMP, request)
-    except _Refused as error:
-        if error.number in NO_IPV6:
+        found = _ask(RTM_GETNEIGH, NLM_F_DUMP, NDMSG.pack(socket.AF_INET6, 0, 0, NTF_PROXY, 0))
+    except Refused as error:
+        if error.errno in NO_IPV6:
             return frozenset()
-        raise KernelError("list neighbour proxies", error.number) from error
-    return frozenset(map(_decode_proxy, answers))
+        raise KernelError("list neighbour proxies", error.errno or 0) from error
+    return frozenset(map(_decode_proxy, found))
 
 
 def _request(destination: Address, source: Address | None, interface: int) -> bytes:
@@ -197,46 +192,24 @@ def _request(destination: Address, source: Address | None, interface: int) -> by
     return b"".join(parts)
 
 
-class _Refused(Exception):
-    """The kernel's answer is an error number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _ask(kind: int, flags: int, request: bytes) -> list[bytes]:
+def _ask(kind: int, flags: int, payload: bytes) -> list[bytes]:
     """Send one request and return the payloads of all answers to it; of a request for one, one."""
     sort = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    several = bool(flags & NLM_F_DUMP)
     try:
         with socket.socket(socket.AF_NETLINK, sort, NETLINK_ROUTE) as kernel:
             kernel.settimeout(TIMEOUT_SECONDS)
-            length = NLMSGHDR.size + len(request)
-            kernel.send(NLMSGHDR.pack(length, kind, NLM_F_REQUEST | flags, 1, 0) + request)
-            return _answers(kernel, bool(flags & NLM_F_DUMP))
+            kernel.send(request(kind, flags, payload))
+            found = list(answers(kernel, ANSWERS, several))
+    except Refused:
+        raise
     except OSError as error:
         raise KernelError("look up a route", error.errno or errno.ETIMEDOUT) from error
-
-
-def _answers(kernel: socket.socket, several: bool) -> list[bytes]:
-    answers: list[bytes] = []
-    while several or not answers:
-        data = kernel.recv(RECEIVE_BYTES)
-        if len(data) < NLMSGHDR.size:
-            raise MalformedMessage(f"a datagram of {len(data)} bytes is no netlink message")
-        for kind, sequence, payload in messages(data):
-            if sequence != 1:
-                continue
-            if kind in (NLMSG_ERROR, NLMSG_DONE):
-                refused = error_number(payload)
-                if refused:
-                    raise _Refused(refused)
-                if not several:
-                    raise MalformedMessage("an answer that is neither a route nor an error")
-                return answers
-            if kind in ANSWERS:
-                answers.append(payload)
-    return answers[:1]
+    if several:
+        return found
+    if not found:
+        raise MalformedMessage("an answer that is neither a route nor an error")
+    return found[:1]
 
 
 def _decode(payload: bytes) -> Route:

@@ -26,16 +26,15 @@ from saltext.lvs.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
-    NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
-    NLMSGHDR,
     U32,
     MalformedMessage,
     attribute,
     attributes,
     error_number,
     messages,
+    request,
 )
 
 # linux/netlink.h
@@ -250,9 +249,9 @@ def _connected() -> socket.socket:
 
 
 def _read_link(kernel: socket.socket, name: str) -> Link | None:
-    request = _link_request() + attribute(IFLA_IFNAME, name.encode() + b"\0")
+    asked = _link_request() + attribute(IFLA_IFNAME, name.encode() + b"\0")
     try:
-        for data in _ask(kernel, RTM_GETLINK, 0, request):
+        for data in _ask(kernel, RTM_GETLINK, 0, asked):
             return _decode_link(data)
     except KernelError as error:
         if error.number != errno.ENODEV:
@@ -267,16 +266,16 @@ def _link_request() -> bytes:
 
 
 def _read_addresses(kernel: socket.socket) -> list[_RawAddress]:
-    request = IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    found = (_raw_address(data) for data in _ask(kernel, RTM_GETADDR, NLM_F_DUMP, request))
+    asked = IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    found = (_raw_address(data) for data in _ask(kernel, RTM_GETADDR, NLM_F_DUMP, asked))
     return [item for item in found if item is not None]
 
 
-def _ask(kernel: socket.socket, kind: int, flags: int, request: bytes) -> list[bytes]:
+def _ask(kernel: socket.socket, kind: int, flags: int, asked: bytes) -> list[bytes]:
     """Send one request and return the payloads of all answers to it."""
     try:
         for _ in range(ATTEMPTS):
-            answers, whole = _ask_once(kernel, kind, flags, request)
+            answers, whole = _ask_once(kernel, kind, flags, asked)
             if whole:
                 return answers
     except OSError as error:
@@ -287,15 +286,14 @@ def _ask(kernel: socket.socket, kind: int, flags: int, request: bytes) -> list[b
 
 
 def _ask_once(
-    kernel: socket.socket, kind: int, flags: int, request: bytes
+    kernel: socket.socket, kind: int, flags: int, asked: bytes
 ) -> tuple[list[bytes], bool]:
     """The answers, and whether nothing changed while the kernel gave them out."""
-    length = NLMSGHDR.size + len(request)
-    kernel.send(NLMSGHDR.pack(length, kind, NLM_F_REQUEST | flags, 1, 0) + request)
+    kernel.send(request(kind, flags, asked))
     answers: list[bytes] = []
     whole = True
     while True:
-        for answer, answer_flags, payload in _messages(kernel.recv(RECEIVE_BYTES)):
+        for answer, answer_flags, _, payload in messages(kernel.recv(RECEIVE_BYTES)):
             whole = whole and not answer_flags & NLM_F_DUMP_INTR
             if answer in (NLMSG_DONE, NLMSG_ERROR):
                 # A dump that broke off ends with the reason; one that did not, with 0 or nothing.
@@ -306,17 +304,6 @@ def _ask_once(
             answers.append(payload)
             if not flags & NLM_F_DUMP:
                 return answers, whole
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Split a datagram into netlink messages: type, flags, payload."""
-    position = 0
-    while position + NLMSGHDR.size <= len(data):
-        length, kind, flags, _, _ = NLMSGHDR.unpack_from(data, position)
-        if length < NLMSGHDR.size or position + length > len(data):
-            raise MalformedMessage(f"a netlink message of {length} bytes does not fit its datagram")
-        yield kind, flags, data[position + NLMSGHDR.size : position + length]
-        position += (length + 3) & ~3
 
 
 # -------------------------------------------------------------------------------------------------
@@ -370,16 +357,11 @@ def _change(kind: int, flags: int, requests: Sequence[bytes]) -> list[int]:
 def _change_some(
     kernel: socket.socket, kind: int, flags: int, requests: Sequence[bytes]
 ) -> list[int]:
-    wanted = NLM_F_REQUEST | NLM_F_ACK | flags
-    parts = [
-        NLMSGHDR.pack(NLMSGHDR.size + len(request), kind, wanted, 1, 0) + request
-        for request in requests
-    ]
-    kernel.send(b"".join(parts))
+    kernel.send(b"".join(request(kind, NLM_F_ACK | flags, one) for one in requests))
     numbers: list[int] = []
     # The kernel answers in the order of the requests.
     while len(numbers) < len(requests):
-        for answer, _, payload in messages(kernel.recv(RECEIVE_BYTES)):
+        for answer, _, _, payload in messages(kernel.recv(RECEIVE_BYTES)):
             if answer == NLMSG_ERROR:
                 numbers.append(error_number(payload))
     return numbers

@@ -23,16 +23,11 @@ from saltext.lvs.errors import KernelError, LvsError
 from saltext.lvs.model import Address, Protocol
 from saltext.lvs.netlink import (
     NLM_F_DUMP,
-    NLM_F_REQUEST,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    NLMSGHDR,
-    RECEIVE_BYTES,
     MalformedMessage,
+    answers,
     attribute,
     attributes,
-    error_number,
-    messages,
+    request,
 )
 
 # linux/netlink.h
@@ -261,15 +256,16 @@ def _diagnosed(
 ) -> Iterator[bytes]:
     """The kernel's answer for each socket, as they come: ``struct inet_diag_msg``."""
     mask = sum(1 << state for state in states)
-    request = REQUEST.pack(family, NUMBERS[protocol], 0, 0, mask)
+    asked = REQUEST.pack(family, NUMBERS[protocol], 0, 0, mask)
     if filtering:
-        request += attribute(INET_DIAG_REQ_BYTECODE, filtering)
+        asked += attribute(INET_DIAG_REQ_BYTECODE, filtering)
     try:
         with _connected() as kernel:
-            length = NLMSGHDR.size + len(request)
-            flags = NLM_F_REQUEST | NLM_F_DUMP
-            kernel.send(NLMSGHDR.pack(length, SOCK_DIAG_BY_FAMILY, flags, 1, 0) + request)
-            yield from _answers(kernel, family)
+            kernel.send(request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, asked))
+            for payload in answers(kernel, {SOCK_DIAG_BY_FAMILY}, several=True):
+                if len(payload) < SOCKET_BYTES or payload[0] != family:
+                    raise MalformedMessage(f"{len(payload)} bytes are no socket of family {family}")
+                yield payload
     except OSError as error:
         if error.errno in LACKING:
             raise _Lacking from error
@@ -281,27 +277,6 @@ def _connected() -> socket.socket:
     kernel = socket.socket(socket.AF_NETLINK, kind, NETLINK_SOCK_DIAG)
     kernel.settimeout(TIMEOUT_SECONDS)
     return kernel
-
-
-def _answers(kernel: socket.socket, family: int) -> Iterator[bytes]:
-    while True:
-        data = kernel.recv(RECEIVE_BYTES)
-        if len(data) < NLMSGHDR.size:
-            raise MalformedMessage(f"a datagram of {len(data)} bytes is no netlink message")
-        for kind, sequence, payload in messages(data):
-            if sequence != 1:
-                continue
-            if kind in (NLMSG_ERROR, NLMSG_DONE):
-                # A protocol that the kernel does not know is told in either.
-                number = error_number(payload)
-                if number:
-                    raise OSError(number, "refused")
-                return
-            if kind != SOCK_DIAG_BY_FAMILY:
-                continue
-            if len(payload) < SOCKET_BYTES or payload[0] != family:
-                raise MalformedMessage(f"{len(payload)} bytes are no socket of family {family}")
-            yield payload
 
 
 def _decode(payload: bytes) -> _Socket:
