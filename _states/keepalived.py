@@ -14,12 +14,12 @@ them.
       service.running:
         - name: keepalived
         - enable: True
-        - reload: True
         - sig: keepalived
-        - watch:
+        - require:
           - keepalived: lvs-keepalived-config
 
-``reload`` is essential: a restart takes the VIPs down.
+The state of the configuration reloads a running keepalived by itself: a ``watch`` of the service
+would do it once more, or restart it, which takes the VIPs down.
 """
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -33,13 +33,30 @@ def __virtual__():
     return False, "the keepalived execution module is not loaded"
 
 
-def config(name="/etc/keepalived/keepalived.conf", template=None, saltenv=None):
-    """The configuration file is as the pillar says, accepted by keepalived, and readable by root
-    alone.
+def config(
+    name="/etc/keepalived/keepalived.conf",
+    template=None,
+    saltenv=None,
+    restart=False,
+    service="keepalived",
+):
+    """The configuration file is as the pillar says, accepted by keepalived and readable by root
+    alone, and the running keepalived has loaded it.
 
-    keepalived checks the new file before it takes the old one's place. If it refuses, the state
-    fails with keepalived's own words, and the old file stays. Passwords show as stars in the
-    changes; one that changes shows as two lines that look alike.
+    The pipes and files of weights that keepalived must find are made too. keepalived checks the new
+    file before it takes the old one's place, which stays as ``keepalived.conf.previous``. If
+    keepalived refuses it, the state fails with keepalived's own words, and neither the old file nor
+    what runs is touched. Passwords show as stars in the changes; one that changes shows as two
+    lines that look alike.
+
+    Where keepalived runs it reloads, and the state fails if that has made a VRRP instance leave its
+    state, or cost a VIP or a virtual server. Where it does not run, it is not started.
+
+    A keepalived that runs with another file than this is left alone, and the state fails: the file
+    is written, and a reload would load nothing of it.
+
+    What a reload cannot change makes it fail too: the file is written, so that the next start finds
+    it, and nothing of it is loaded.
 
     name
         The configuration file.
@@ -49,18 +66,29 @@ def config(name="/etc/keepalived/keepalived.conf", template=None, saltenv=None):
 
     saltenv
         The Salt environment to take it from; by default that of the SLS.
+
+    restart
+        Restart keepalived where a reload will not do, and wait until VRRP has settled. That takes
+        the VIPs down: have a backup director do it first.
+
+    service
+        keepalived's name as a service, for that.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is as it should be."}
     source = {"template": template, "saltenv": saltenv or globals().get("__env__")}
+    test = __opts__["test"]
     try:
-        plan = __salt__["keepalived.plan_config"](name, **source)
-        if not plan["changes"] and not plan["problems"]:
+        plan = __salt__["keepalived.plan_config"](name, restart=restart, **source)
+        # A restart that is pending is told until it has been.
+        if not any(plan[kind] for kind in ("changes", "problems", "restart", "failures")):
             return ret
-        if not __opts__["test"]:
-            plan = __salt__["keepalived.write_config"](name, **source)
+        if not test:
+            source["service"] = service
+            plan = __salt__["keepalived.apply_config"](name, restart=restart, **source)
     except (CommandExecutionError, SaltInvocationError) as error:
         return {**ret, "result": False, "comment": str(error)}
-    return {**ret, "changes": plan["changes"], **_verdict(name, plan, __opts__["test"])}
+    result, comment = _verdict(name, plan, test, restart)
+    return {**ret, "changes": plan["changes"], "result": result, "comment": "\n".join(comment)}
 
 
 def vips_kept(name):
@@ -100,14 +128,32 @@ def _undecided(interface):
     )
 
 
-def _verdict(name, plan, test):
-    """The state's result and comment, of what it found or did."""
+def _verdict(name, plan, test, restart):
+    """The state's result and the lines of its comment, of what it found or did."""
     if plan["problems"]:
         head = f"keepalived refuses the new {name}; the old one stays:"
-        return {"result": False, "comment": "\n".join([head, *plan["problems"]])}
+        return False, [head, *plan["problems"]]
+    if plan["failures"] and "loaded" not in plan["changes"]:
+        return False, [f"keepalived does not go by {name}:", *plan["failures"]]
+    if plan["failures"]:
+        head = "keepalived has the new configuration, but it went wrong:"
+        advice = f"Look at keepalived's log; the configuration before is {name}.previous."
+        return False, [head, *plan["failures"], *plan["notes"], advice]
+    if plan["restart"] and not restart:
+        return False, [*_half(name, test), *plan["restart"], _ADVICE]
     if not test:
-        return {"result": True, "comment": f"{name} has been updated."}
+        return True, [f"{name} has been updated.", *plan["notes"]]
     comment = f"{name} would be updated."
     if not plan["checked"]:
         comment += " keepalived is not installed yet, so it could not check it."
-    return {"result": None, "comment": comment}
+    return None, [comment, *plan["restart"]]
+
+
+_ADVICE = (
+    "Apply it with restart: True, on the backup director first: a restart takes the VIPs down."
+)
+
+
+def _half(name, test):
+    verb = "would be written" if test else "is written"
+    return [f"{name} {verb}, but a reload would not put it in effect:"]

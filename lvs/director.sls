@@ -32,6 +32,17 @@ lvs-director-timeouts:
       - id: lvs-director-modules
 {%- endif %}
 
+{%- for line in view.sysctls.director | default([]) %}
+
+# For checks through the VIP: before keepalived begins with them.
+{{ line.name }}:
+  sysctl.present:
+    - value: {{ line.value }}
+    - config: {{ names.sysctl_dir }}/60-saltext-lvs-director.conf
+    - require_in:
+      - keepalived: lvs-keepalived-config
+{%- endfor %}
+
 lvs-ipvs-table:
   ipvs.managed:
     - require:
@@ -49,22 +60,33 @@ lvs-ipvs-at-boot:
 lvs-director-vips-kept:
   keepalived.vips_kept
 
+# It reloads a keepalived that runs, and moves virtual servers between it and Salt meanwhile.
 lvs-keepalived-config:
   keepalived.config:
     - name: {{ names.config }}
+    - service: {{ names.service }}
     - require:
       - pkg: lvs-director-packages
       - ipvs: lvs-ipvs-table
 
-# Never restarted for a change: that would take the VIPs down and lose what keepalived knows.
+# No watch: a restart for a change would take the VIPs down and lose what keepalived knows.
 lvs-keepalived-service:
   service.running:
     - name: {{ names.service }}
     - enable: True
-    - reload: True
     # For ps, where the init script knows no "status": the program, not whatever names its files.
     - sig: {{ names.program }}
-    - watch:
+    - require:
+      - keepalived: lvs-keepalived-config
+
+# The minion's own pillar is as old as its last refresh, and from there functions and the beacon know who keeps what.
+lvs-director-pillar:
+  module.run:
+    - lvs.refresh_pillar:
+    - onchanges:
+      - ipvs: lvs-ipvs-table
+      # What is asked of real servers, and who acts on it, is in its files alone.
+      - ipvs: lvs-ipvs-at-boot
       - keepalived: lvs-keepalived-config
 
 {%- endif %}

@@ -16,3 +16,11 @@ staging:
     - lvs
   'staging-lb1':
     - lvs_secrets
+
+by_keepalived:
+  'kept-lb1,kept-lb2,kept-rs1,kept-rs2':
+    - match: list
+    - lvs
+  'kept-lb1,kept-lb2':
+    - match: list
+    - lvs_secrets

@@ -15,6 +15,11 @@ lvs:
       address: 10.10.20.10
       port: 80
       persistence: 5
+      check:
+        types: [path, http]
+        interval: 2
+        connect_timeout: 1
+        http: {path: /health}
       real_servers:
         staging-rs1: {weight: 10}
         staging-rs2: {weight: 30}

@@ -34,6 +34,21 @@ def machine() -> None:
         pytest.skip("no network card but the loopback")
 
 
+@pytest.fixture(autouse=True)
+def pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Where the pipes and the files of weights are: not this machine's own places."""
+    from saltext.lvs import applying, fifos, running, trackfiles, wishes
+
+    paths = [tmp_path / "state" / name for name in ("vrrp.fifo", "lvs.fifo")]
+    monkeypatch.setattr(fifos, "PATHS", tuple(map(str, paths)))
+    monkeypatch.setattr(trackfiles, "FOLDER", str(tmp_path / "state" / "weights"))
+    monkeypatch.setattr(wishes, "WISHES", str(tmp_path / "state" / "wishes.json"))
+    monkeypatch.setattr(applying, "LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(applying, "RECORD", str(tmp_path / "record"))
+    monkeypatch.setattr(running, "PID_FILE", str(tmp_path / "keepalived.pid"))
+    return paths
+
+
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
     """Where the configuration goes; the folder is there, as the package makes it."""
@@ -133,15 +148,34 @@ def test_a_template_that_fails_is_named_with_its_line_and_without_passwords(
     assert str(caught.value) == f"{template}, line 2: {STARS}"
 
 
-def test_a_file_is_planned_written_and_then_right(lb1: Minion, conf: Path) -> None:
+def test_a_file_is_checked_written_and_then_right(lb1: Minion, conf: Path) -> None:
     change = {"changes": {"diff": added(SHOWN, conf)}, "problems": [], "checked": True}
-    assert lb1.call("keepalived.plan_config", str(conf)) == change
-    assert list(conf.parent.iterdir()) == []
     assert lb1.call("keepalived.write_config", str(conf)) == change
     assert (conf.read_text(), access(conf)) == (GOLDEN, "0600")
     nothing = {"changes": {}, "problems": [], "checked": True}
     assert lb1.call("keepalived.write_config", str(conf)) == nothing
     assert lb1.call("keepalived.check_config", str(conf)) == []
+
+
+def test_all_is_planned_applied_and_then_right(lb1: Minion, conf: Path, pipes: list[Path]) -> None:
+    nothing = {
+        "changes": {},
+        "problems": [],
+        "checked": True,
+        "restart": [],
+        "failures": [],
+        "notes": [],
+    }
+    made = {str(path): {"old": None, "new": "a pipe"} for path in pipes}
+    change = {**nothing, "changes": {"diff": added(SHOWN, conf), **made}}
+    assert lb1.call("keepalived.plan_config", str(conf)) == change
+    assert list(conf.parent.iterdir()) == []
+    assert not pipes[0].parent.exists()
+    assert lb1.call("keepalived.apply_config", str(conf)) == change
+    assert [stat.S_ISFIFO(path.stat().st_mode) for path in pipes] == [True, True]
+    assert (conf.read_text(), access(conf)) == (GOLDEN, "0600")
+    assert lb1.call("keepalived.plan_config", str(conf)) == nothing
+    assert lb1.call("keepalived.apply_config", str(conf)) == nothing
 
 
 def test_what_keepalived_refuses_is_told_in_its_own_words(broken: Minion, conf: Path) -> None:
@@ -167,8 +201,11 @@ def test_the_status_tells_which_vips_are_here(minion: MinionMaker, pillar: dict[
     pillar["lvs"].update(vrrp_instances={"x": instance}, virtual_servers={}, sync_daemon=None)
     pillar.pop("lvs_secrets")
     instance["virtual_ipaddress"] = [elsewhere, here]
-    assert minion("lb1", pillar).call("keepalived.status")["vrrp_instances"] == {
-        "x": {"vips": [elsewhere, here], "vips_held": [here]}
+    found = minion("lb1", pillar).call("keepalived.status")["vrrp_instances"]["x"]
+    assert {key: found[key] for key in ("state", "vips", "vips_held")} == {
+        "state": None,
+        "vips": [elsewhere, here],
+        "vips_held": [here],
     }
 
 
@@ -176,12 +213,15 @@ def test_the_status_tells_which_vips_are_here(minion: MinionMaker, pillar: dict[
 # State
 
 
-def test_the_state_tells_writes_and_is_then_right(lb1: Minion, conf: Path) -> None:
+def test_the_state_tells_writes_and_is_then_right(
+    lb1: Minion, conf: Path, pipes: list[Path]
+) -> None:
     told = lb1.state("keepalived.config", str(conf), test=True)
+    made = {str(path): {"old": None, "new": "a pipe"} for path in pipes}
     assert told == {
         "name": str(conf),
         "result": None,
-        "changes": {"diff": added(SHOWN, conf)},
+        "changes": {"diff": added(SHOWN, conf), **made},
         "comment": f"{conf} would be updated.",
     }
     assert list(conf.parent.iterdir()) == []
@@ -201,7 +241,24 @@ def test_the_state_tells_writes_and_is_then_right(lb1: Minion, conf: Path) -> No
     assert written(conf) == before
 
 
+def test_the_state_fails_each_time_while_keepalived_runs_with_another_file(
+    lb1: Minion, conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saltext.lvs import running
+
+    monkeypatch.setattr(running, "process", lambda *_: 7)
+    monkeypatch.setattr(running, "source_of", lambda _: "/etc/other.conf")
+    words = f"keepalived (process 7) runs with /etc/other.conf, not with {conf}"
+    for test in (True, False, True, False):
+        told = lb1.state("keepalived.config", str(conf), test=test)
+        assert told["result"] is False
+        assert told["comment"].startswith(f"keepalived does not go by {conf}:\n{words}")
+        assert "loaded" not in told["changes"]
+    assert conf.read_text() == GOLDEN
+
+
 def test_the_state_closes_a_file_that_others_can_read(lb1: Minion, conf: Path) -> None:
+    lb1.state("keepalived.config", str(conf))
     conf.write_text(GOLDEN)
     conf.chmod(0o644)
     told = lb1.state("keepalived.config", str(conf), test=True)
@@ -229,6 +286,28 @@ def test_a_changed_password_is_a_change_that_does_not_show_it(lb1: Minion, conf:
     assert conf.read_text() == GOLDEN
 
 
+def test_the_file_before_is_kept_for_root_alone(lb1: Minion, conf: Path) -> None:
+    conf.write_text("# former\n")
+    conf.chmod(0o644)
+    lb1.state("keepalived.config", str(conf))
+    previous = Path(f"{conf}.previous")
+    assert (previous.read_text(), access(previous)) == ("# former\n", "0600")
+
+
+def test_something_in_the_way_of_a_pipe_is_named_and_stays(
+    lb1: Minion, conf: Path, pipes: list[Path]
+) -> None:
+    pipes[0].parent.mkdir()
+    pipes[0].write_text("INSTANCE\n")
+    for test in (True, False):
+        answer = lb1.state("keepalived.config", str(conf), test=test)
+        assert (answer["result"], answer["changes"]) == (False, {})
+        assert answer["comment"] == (
+            f"{pipes[0]} is a file with something in it, and should be a pipe: take it away"
+        )
+    assert list(conf.parent.iterdir()) == []
+
+
 @pytest.mark.parametrize("test", [True, False], ids=["in test mode", "for real"])
 def test_the_state_leaves_the_old_file_where_the_new_one_is_refused(
     broken: Minion, conf: Path, test: bool
@@ -240,25 +319,28 @@ def test_the_state_leaves_the_old_file_where_the_new_one_is_refused(
     assert (answer["result"], answer["changes"]) == (False, {})
     head, problem, *_ = answer["comment"].splitlines()
     assert head == f"keepalived refuses the new {conf}; the old one stays:"
-    assert problem.startswith("line 3 (interface nope0): WARNING - interface nope0")
+    place = "lvs:vrrp_instances:x:interface"
+    assert problem.startswith(f"{place}: line 3 (interface nope0): WARNING - interface nope0")
     assert (conf.read_text(), written(conf)) == (GOLDEN, before)
     assert list(conf.parent.iterdir()) == [conf]
 
 
 def test_before_keepalived_is_installed_test_mode_foresees_the_file(
-    lb1: Minion, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lb1: Minion, conf: Path, tmp_path: Path, pipes: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from saltext.lvs import keepalived
+    from saltext.lvs import program
+
+    made = {str(path): {"old": None, "new": "a pipe"} for path in pipes}
 
     lb1.call("keepalived.render")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(keepalived, "_PROGRAM_FOLDERS", ())
+    monkeypatch.setattr(program, "_FOLDERS", ())
     conf.parent.rmdir()
     told = lb1.state("keepalived.config", str(conf), test=True)
     assert told == {
         "name": str(conf),
         "result": None,
-        "changes": {"diff": added(SHOWN, conf)},
+        "changes": {"diff": added(SHOWN, conf), **made},
         "comment": f"{conf} would be updated. keepalived is not installed yet, so it could not "
         "check it.",
     }
@@ -320,3 +402,13 @@ def test_the_password_is_in_the_file_and_nowhere_else(
 
 def holds(path: Path) -> bool:
     return PASSWORD.encode() in path.read_bytes()
+
+
+def test_no_password_is_in_what_keepalived_has_against_a_file(lb1: Minion, conf: Path) -> None:
+    conf.write_text(f"vrrp_instance x {{\n    auth_pas {PASSWORD}\n}}\n", encoding="utf-8")
+    told = lb1.call("keepalived.check_config", path=str(conf))
+    assert told
+    assert PASSWORD not in str(told)
+    with pytest.raises(CommandExecutionError) as caught:
+        lb1.call("keepalived.reload", path=str(conf))
+    assert PASSWORD not in str(caught.value)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from saltext.lvs import errors, keepalived, model, rtnetlink
+from saltext.lvs import applying, errors, keepalived, model, program, rtnetlink
+from saltext.lvs import running as daemons
 
 from tests.golden.cases import TEMPLATE, Case, cases
 from tests.kernel.commands import ip
@@ -51,10 +52,43 @@ def test_keepalived_has_nothing_against_a_golden_file(case: Case) -> None:
     assert keepalived.check(str(case.expected)) == ()
 
 
+AS_ANOTHER_USER = """\
+global_defs {{
+    script_user daemon
+    enable_script_security
+    {also}
+}}
+vrrp_script look {{
+    script "/bin/true"
+}}
+vrrp_instance V {{
+    interface eth0
+    virtual_router_id 1
+    virtual_ipaddress {{
+        10.10.10.10
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("also", "said"),
+    [("", ()), ("frobnicate", ("line 4 (frobnicate): Unknown keyword 'frobnicate'",))],
+)
+def test_scripts_of_another_user_do_not_end_the_look_at_a_file(
+    tmp_path: Path, also: str, said: tuple[str, ...]
+) -> None:
+    file = tmp_path / "keepalived.conf"
+    file.write_text(AS_ANOTHER_USER.format(also=also), encoding="utf-8")
+    assert keepalived.check(str(file)) == said
+
+
 def test_the_version_is_that_of_the_program() -> None:
-    assert re.fullmatch(r"\d+\.\d+\.\d+", keepalived.version())
+    assert re.fullmatch(r"\d+\.\d+\.\d+", program.version())
 
 
+# Those that need nothing to be said.
+PLAIN_CHECKERS = ["TCP_CHECK", "SMTP_CHECK", "DNS_CHECK", "PING_CHECK", "UDP_CHECK"]
 ADDRESSES = [f"10.10.10.{number}" for number in range(2, 250)]
 times = st.integers(1, 3600) | st.floats(0.05, 3600, allow_nan=False).map(lambda n: round(n, 3))
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,63}", fullmatch=True)
@@ -77,7 +111,7 @@ def pillars(draw: st.DrawFn) -> dict[str, Any]:
             "on_failure": st.sampled_from(["drain", "remove"]),
             "check": st.fixed_dictionaries(
                 {
-                    "types": st.just(["tcp"]),
+                    "types": st.sampled_from([["tcp"], ["path"], ["path", "tcp"], []]),
                     "interval": times,
                     "connect_timeout": times,
                     "fall": st.integers(1, 100),
@@ -85,9 +119,26 @@ def pillars(draw: st.DrawFn) -> dict[str, Any]:
             ),
             "real_servers": st.dictionaries(
                 st.sampled_from(sorted(servers)),
-                st.fixed_dictionaries({"weight": st.integers(0, model.MAX_WEIGHT)}),
+                st.fixed_dictionaries(
+                    {"weight": st.integers(0, model.MAX_WEIGHT)},
+                    optional={
+                        "checkers": st.lists(st.sampled_from(PLAIN_CHECKERS), max_size=2),
+                        "inhibit_on_failure": st.booleans(),
+                        "delay_loop": times,
+                    },
+                ),
             ),
-        }
+        },
+        optional={
+            "quorum": st.integers(1, 5),
+            "hysteresis": st.integers(0, 5),
+            "alpha": st.booleans(),
+            "retry": st.integers(0, 100),
+            "warmup": times,
+            "checkers": st.lists(st.sampled_from(PLAIN_CHECKERS), max_size=2),
+            "sorry_server": st.just({"address": "10.10.10.251"}),
+            "smtp_alert": st.booleans(),
+        },
     )
     alerts = st.fixed_dictionaries(
         {
@@ -97,7 +148,25 @@ def pillars(draw: st.DrawFn) -> dict[str, Any]:
             "smtp_connect_timeout": st.integers(1, 3600),
         }
     )
-    instance = {"interface": "eth0", "virtual_ipaddress": vips}
+    instance = {
+        "interface": "eth0",
+        "virtual_ipaddress": vips,
+        **draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "version": st.sampled_from([2, 3]),
+                    "nopreempt": st.booleans(),
+                    "preempt_delay": st.sampled_from([0, 0.5, 1000]),
+                    "garp_master_delay": st.integers(0, 60),
+                    "lower_prio_no_advert": st.booleans(),
+                    "virtual_ipaddress_excluded": st.just(["10.10.10.252", "fd00::252"]),
+                    "smtp_alert": st.booleans(),
+                    "track_interface": st.sampled_from([["ens3"], {"ens3": -253}, {"ens3": 0}]),
+                },
+            )
+        ),
+    }
     return {
         "lvs": {
             "name": draw(names),
@@ -106,6 +175,7 @@ def pillars(draw: st.DrawFn) -> dict[str, Any]:
                     "router_id": draw(names),
                     "state": draw(st.sampled_from(["MASTER", "BACKUP"])),
                     "priority": draw(st.integers(1, model.MAX_PRIORITY)),
+                    "address": "10.10.10.11",
                 }
             },
             "real_servers": servers,
@@ -113,12 +183,12 @@ def pillars(draw: st.DrawFn) -> dict[str, Any]:
                 "first": {
                     **instance,
                     "virtual_router_id": draw(st.integers(1, 255)),
-                    "advert_int": draw(st.integers(1, 255)),
+                    "advert_int": draw(st.integers(1, 255) | st.just(0.25)),
                 },
                 "second": {
                     "interface": "ens3",
                     "virtual_router_id": draw(st.integers(1, 255)),
-                    "advert_int": draw(st.integers(1, model.MAX_ADVERT_INT_IPV6)),
+                    "advert_int": draw(st.integers(1, 40)),
                     "virtual_ipaddress": ["fd00::10"],
                 },
             },
@@ -295,7 +365,7 @@ class Keepalived:
 def running(folder: Path) -> Iterator[Keepalived]:
     one = Keepalived(folder)
     try:
-        until(lambda: keepalived.process(str(one.pid_file)), "keepalived")
+        until(lambda: daemons.process(str(one.pid_file)), "keepalived")
         yield one
     finally:
         one.stop()
@@ -311,22 +381,22 @@ def test_a_refused_file_leaves_the_running_one_and_a_good_one_is_loaded(tmp_path
     assert keepalived.apply(str(path), GOOD, [PASSWORD]).problems == ()
     with running(tmp_path) as daemon:
         until(lambda: "10.10.10.10" in held(), "the VIP")
-        pid = keepalived.process(str(daemon.pid_file))
+        pid = daemons.process(str(daemon.pid_file))
 
         broken = GOOD.replace("interface eth0", "interface eth7")
         assert keepalived.apply(str(path), broken, [PASSWORD]).problems
         assert path.read_text() == GOOD
         path.write_text(broken)
         with pytest.raises(errors.CommandFailed, match="is not loaded:\nline 6 "):
-            keepalived.reload(str(path), str(daemon.pid_file))
+            applying.reload(str(path), str(daemon.pid_file))
 
         more = GOOD.replace("    }\n}\n", "        10.10.10.12/32 dev eth0\n    }\n}\n")
         assert keepalived.apply(str(path), more, [PASSWORD]).problems == ()
-        keepalived.reload(str(path), str(daemon.pid_file))
+        applying.reload(str(path), str(daemon.pid_file))
         until(lambda: "10.10.10.12" in held(), "the second VIP")
         assert "10.10.10.10" in held()
-        assert keepalived.process(str(daemon.pid_file)) == pid
-    assert keepalived.process(str(daemon.pid_file)) is None
+        assert daemons.process(str(daemon.pid_file)) == pid
+    assert daemons.process(str(daemon.pid_file)) is None
 
 
 def test_keepalived_reads_every_password_as_it_is(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from saltext.lvs import errors, keepalived, model
+from saltext.lvs import applying, errors, keepalived, model, running
+from saltext.lvs import program as installed
 
 from tests.golden.cases import TEMPLATE
+from tests.unit.test_trackfiles import cluster as kept_by_keepalived
 
 STARS = "**********"
 PASSWORD = "s3cr3t!"
@@ -162,7 +164,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
 def no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without keepalived."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(keepalived, "_PROGRAM_FOLDERS", ())
+    monkeypatch.setattr(installed, "_FOLDERS", ())
 
 
 @pytest.fixture
@@ -262,7 +264,7 @@ def test_a_keepalived_that_hangs_is_ended(
     program: Program, conf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program("exec sleep 60")
-    monkeypatch.setattr(keepalived, "_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(installed, "TIMEOUT_SECONDS", 0.2)
     with pytest.raises(errors.CommandFailed, match="^keepalived -t did not end within 0.2 s$"):
         keepalived.check(str(conf))
 
@@ -274,13 +276,13 @@ def test_without_keepalived_nothing_can_be_checked(no_program: None, conf: Path)
 
 def test_the_version_is_read(program: Program) -> None:
     program("echo 'Keepalived v2.2.7 (01/16,2022)' >&2")
-    assert keepalived.version() == "2.2.7"
+    assert installed.version() == "2.2.7"
 
 
 def test_another_program_of_that_name_has_no_version(program: Program) -> None:
     program("echo hello")
     with pytest.raises(errors.CommandFailed):
-        keepalived.version()
+        installed.version()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -337,7 +339,7 @@ def test_the_file_that_was_checked_is_the_one_that_is_put_there(
     checked = (conf.parent.parent / "checked").read_text().split()
     assert checked == ["600", str(conf.stat().st_ino)]
     assert re.fullmatch(rf"C -t -f {conf.parent}/\.keepalived\.conf\.\w+\n", calls.read_text())
-    assert list(conf.parent.iterdir()) == [conf]
+    assert sorted(conf.parent.iterdir()) == [conf, Path(f"{conf}.previous")]
 
 
 @pytest.mark.parametrize("act", [keepalived.plan, keepalived.apply])
@@ -405,48 +407,100 @@ def pid_file(tmp_path: Path) -> Path:
 
 
 def test_without_its_pid_file_it_does_not_run(pid_file: Path) -> None:
-    assert keepalived.process(str(pid_file)) is None
+    assert running.process(str(pid_file)) is None
 
 
 @pytest.mark.parametrize("content", ["", "abc", "0", "4194305"])
 def test_a_pid_file_that_names_no_process_does_not_count(pid_file: Path, content: str) -> None:
     pid_file.write_text(content)
-    assert keepalived.process(str(pid_file)) is None
+    assert running.process(str(pid_file)) is None
 
 
 def test_another_program_with_its_number_does_not_count(pid_file: Path) -> None:
     pid_file.write_text(f"{os.getpid()}\n")
-    assert keepalived.process(str(pid_file)) is None
+    assert running.process(str(pid_file)) is None
 
 
 def test_a_wrong_file_is_not_loaded(program: Program, conf: Path, pid_file: Path) -> None:
     program("echo hm; exit 5")
     with pytest.raises(errors.CommandFailed, match=f"^{conf} is not loaded:\nhm$"):
-        keepalived.reload(str(conf), str(pid_file))
+        applying.reload(str(conf), str(pid_file))
+
+
+def test_a_wrong_file_that_is_not_loaded_shows_no_password(
+    program: Program, conf: Path, pid_file: Path
+) -> None:
+    conf.write_text(f"auth_pas {PASSWORD}\n")
+    program("echo \"(Line 1) Unknown keyword 'auth_pas'\"; exit 5")
+    with pytest.raises(errors.CommandFailed) as caught:
+        applying.reload(str(conf), str(pid_file), {PASSWORD})
+    words = f"line 1 ({STARS}): not as keepalived wants it"
+    assert str(caught.value) == f"{conf} is not loaded:\n{words}"
+
+
+def test_complaints_go_with_the_lacking_files_that_they_name_and_no_others(
+    program: Program, conf: Path, pid_file: Path
+) -> None:
+    weights = conf.parent / "weights"
+    stays = (
+        "(Line 1) track_file nope not found",
+        "(Line 1) track_file web/rs11 not found",
+        "(Line 1) web/rs1 is no address",
+    )
+    goes = (
+        f"(Line 1) track_file: realpath of '{weights}/web/rs1' failed",
+        f"(Line 1) track_file: '{weights}/web' is not there",
+        "(Line 1) track_file web/rs1: no file",
+    )
+    said = "\n".join((*stays, *goes))
+    program(f"cat << END\n{said}\nEND\nexit 5")
+    job = applying.Job(
+        path=str(conf),
+        text="a\n",
+        cluster=kept_by_keepalived(),
+        pid_file=str(pid_file),
+        fifos=(),
+        weights=str(weights),
+        record=str(conf.parent / "record"),
+    )
+    words = [each.replace("(Line 1)", "line 1 (a):") for each in stays]
+    assert applying.plan(job).problems == tuple(words)
 
 
 def test_what_does_not_run_cannot_be_reloaded(program: Program, conf: Path, pid_file: Path) -> None:
     program("exit 0")
     with pytest.raises(errors.CommandFailed, match="^keepalived does not run$"):
-        keepalived.reload(str(conf), str(pid_file))
+        applying.reload(str(conf), str(pid_file))
 
 
 def test_the_status_tells_which_vips_are_here(program: Program, pid_file: Path) -> None:
     program("echo 'Keepalived v2.2.7 (01/16,2022)'")
     pillar = copy.deepcopy(PILLAR)
-    vips = ["10.10.10.10", "10.10.10.12"]
+    vips = ["10.10.10.10", "10.10.10.12", "10.10.10.13"]
     pillar["lvs"]["vrrp_instances"]["VirtIP_10"]["virtual_ipaddress"] = vips
-    here = [ipaddress.ip_address(text) for text in ("127.0.0.1", "10.10.10.12", "fd00::10")]
-    assert keepalived.status(model.from_pillar(pillar), here, str(pid_file)) == {
+    wanted = running.planned(model.from_pillar(pillar), "lb1")
+    addresses = [("127.0.0.1", "lo"), ("10.10.10.12", "eth0"), ("10.10.10.13", "dummy0")]
+    here = [running.Vip(ipaddress.ip_address(one), interface) for one, interface in addresses]
+    assert running.status(wanted, here, str(pid_file)) == {
         "running": False,
+        "hanging": False,
         "pid": None,
         "version": "2.2.7",
-        "vrrp_instances": {"VirtIP_10": {"vips": vips, "vips_held": ["10.10.10.12"]}},
+        "why": "keepalived does not run",
+        "vrrp_instances": {
+            "VirtIP_10": {
+                "state": None,
+                "priority": None,
+                "last_transition": None,
+                "vips": vips,
+                "vips_held": ["10.10.10.12"],
+            }
+        },
     }
 
 
 def test_the_status_of_a_machine_without_keepalived(no_program: None, pid_file: Path) -> None:
-    status = keepalived.status(CLUSTER, [], str(pid_file))
+    status = running.status({}, [], str(pid_file))
     assert (status["running"], status["version"]) == (False, None)
 
 

@@ -74,9 +74,19 @@ def test_the_production_example_gives_the_guides_table(pillar: Pillar) -> None:
 
 def test_five_lines_are_a_cluster() -> None:
     cluster = model.from_pillar(small())
+    shared = cluster.vrrp_instances["VirtIP_10"]
     assert cluster.directors == {
-        "lb1": model.Director("lb1", "lb1", model.VrrpState.MASTER, 150),
-        "lb2": model.Director("lb2", "lb2", model.VrrpState.BACKUP, 140),
+        name: model.Director(
+            name,
+            name,
+            state,
+            priority,
+            vrrp_instances={"VirtIP_10": replace(shared, state=state, priority=priority)},
+        )
+        for name, state, priority in (
+            ("lb1", model.VrrpState.MASTER, 150),
+            ("lb2", model.VrrpState.BACKUP, 140),
+        )
     }
     assert cluster.table() == {
         WEB: model.VirtualServer(
@@ -358,9 +368,9 @@ WRONG = {
         "lvs:directors:lb2:priority is 150; it should be another than that of lb1, or nobody "
         "knows who should hold the VIPs",
     ),
-    "a priority that belongs to the address owner": (
-        at("lvs:directors:lb1:priority", 255),
-        "lvs:directors:lb1:priority is 255; it should be a whole number from 1 to 254",
+    "a priority beyond that of the address owner": (
+        at("lvs:directors:lb1:priority", 256),
+        "lvs:directors:lb1:priority is 256; it should be a whole number from 1 to 255",
     ),
     "a MASTER that is not preferred": (
         at("lvs:directors:lb2:state", "MASTER"),
@@ -403,22 +413,12 @@ WRONG = {
     ),
     "a misspelt key": (
         at("lvs:virtual_servers:web:schedular", "rr"),
-        "lvs:virtual_servers:web:schedular is 'rr'; it should be left out, or one of: address, "
-        "check, forward, fwmark, managed_by, min_in_service, netmask, on_failure, one_packet, "
-        "persistence, persistence_engine, port, protocol, real_servers, scheduler, "
-        "scheduler_flags, slow_start, tunnel_checksum, tunnel_port, tunnel_type",
+        "lvs:virtual_servers:web:schedular is 'rr'; it should be left out, or spelt scheduler, or "
+        "a keyword of keepalived's, see docs/pillar.md",
     ),
     "a port beside a firewall mark": (
         at("lvs:virtual_servers:web:fwmark", 7),
         "lvs:virtual_servers:web:port is 80; it should be left out: the fwmark stands in its place",
-    ),
-    "a firewall mark for keepalived": (
-        at(
-            "lvs:virtual_servers:marked",
-            {"address": "10.10.10.10", "fwmark": 7, "managed_by": "keepalived"},
-        ),
-        "lvs:virtual_servers:marked:managed_by is 'keepalived'; it should be salt where there is a "
-        "fwmark: that is not written into keepalived.conf",
     ),
     "a firewall mark of 0": (
         at("lvs:virtual_servers:marked", {"address": "10.10.10.10", "fwmark": 0}),
@@ -504,7 +504,8 @@ WRONG = {
             at("lvs:virtual_servers:web:check", {"types": ["path"]}),
         ),
         "lvs:virtual_servers:web:check:types is 'path'; it should be tcp where keepalived keeps "
-        "the virtual server",
+        "the virtual server: each director needs an address of the VIP's family, which "
+        "lvs:directors:lb1, lb2 has not",
     ),
     "a mail address that is none": (
         at("lvs:alerts:notification_email", ["noc"]),
@@ -532,18 +533,17 @@ WRONG = {
             at("lvs:vrrp_instances:VirtIP6:virtual_ipaddress", ["fd00::10"]),
             at("lvs:vrrp_instances:VirtIP6:advert_int", 41),
         ),
-        "lvs:vrrp_instances:VirtIP6:advert_int is 41; it should be at most 40 with IPv6, where "
-        "VRRP "
-        "is version 3",
+        "lvs:vrrp_instances:VirtIP6:advert_int is 41; it should be at most 40.95 with IPv6, "
+        "where VRRP is version 3",
     ),
     "a virtual server for keepalived with nobody to serve": (
         both(
             at("lvs:virtual_servers:web:managed_by", "keepalived"),
             at("lvs:virtual_servers:web:real_servers:rs1:weight", 0),
-            at("lvs:real_servers:rs2:enabled", False),
+            at("lvs:virtual_servers:web:real_servers:rs2:weight", 0),
         ),
-        "lvs:virtual_servers:web:real_servers is ['rs1', 'rs2']; it should be at least one that is "
-        "enabled and has a weight above 0: keepalived 2.2 does not keep a virtual server without",
+        "lvs:virtual_servers:web:real_servers is ['rs1', 'rs2']; it should be at least one that "
+        "has a weight above 0: keepalived 2.2 does not keep a virtual server without",
     ),
     "more good checks than keepalived counts": (
         both(
@@ -574,7 +574,7 @@ WRONG = {
     "a password in a misspelt place": (
         at("lvs:directors:lb1:password", "MY_PASS"),
         "lvs:directors:lb1:password is **********; it should be left out, or one of: address, "
-        "interface, priority, router_id, state",
+        "interface, keepalived, priority, router_id, state, vrrp_instances",
     ),
     "no cluster at all": (
         at("lvs", None),
@@ -595,7 +595,7 @@ def test_a_wrong_value_is_named_with_its_path_and_what_would_be_right(
 
 
 def test_all_wrong_parts_are_told_at_once(pillar: Pillar) -> None:
-    at("lvs:virtual_servers:web:port", 0)(pillar)
+    at("lvs:virtual_servers:web:port", -1)(pillar)
     at("lvs:directors:lb1:priority", 0)(pillar)
     at("lvs:real_servers:rs1:address", "rs1.example.com")(pillar)
     with pytest.raises(InvalidConfig) as caught:
@@ -679,7 +679,10 @@ def test_who_brings_vips_back_at_a_boot(
 def test_settings_without_effect_are_said_to_be_so(pillar: Pillar) -> None:
     at("lvs:virtual_servers:web:slow_start", 30)(pillar)
     at("lvs:virtual_servers:web:min_in_service", 0.5)(pillar)
+    assert model.judge(pillar, "lb1")["warnings"] == []
+    at("lvs:virtual_servers:web:managed_by", "keepalived")(pillar)
     assert model.judge(pillar, "lb1")["warnings"] == [
-        "this version does not check health or send mail by itself, so these have no effect yet: "
+        "these have no effect, as they are words for another managed_by, or for mail, which this "
+        "version does not send by itself: "
         "lvs:virtual_servers:web:min_in_service, lvs:virtual_servers:web:slow_start"
     ]

@@ -8,28 +8,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import signal
 import socket
-import subprocess
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-from saltext.lvs import files, keywords, masking
+from saltext.lvs import blocks, fifos, files, grammar, masking, program
 from saltext.lvs.errors import CommandFailed, NotAvailable
 from saltext.lvs.model import Cluster, Role
 
-CONFIG = "/etc/keepalived/keepalived.conf"
-PID_FILE = "/run/keepalived.pid"
+CONFIG = program.CONFIG
 
-# A minion that systemd starts may lack the administrator's folders in its PATH.
-_PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-# Parsing takes 0.3 s for 4,000 real servers; looking up a mail server's name may take the
-# resolver's whole time.
-_TIMEOUT_SECONDS = 30
 # "(/etc/keepalived/keepalived.conf: Line 8) Unknown keyword 'x'", "(Line 8) ...": parent and
 # children read the file.
 _COMPLAINT = re.compile(r"\((?:(?P<file>[^)]*): )?Line (?P<line>\d+)\) (?P<words>.*)")
@@ -50,8 +41,9 @@ def render(
     """Return a director's keepalived.conf, with the passwords in it.
 
     template
-        The Jinja2 template's text. It is given ``cluster``, ``director`` and ``extra`` (lines of
-        raw keywords).
+        The Jinja2 template's text. It is given ``conf`` (:class:`saltext.lvs.blocks.Conf`),
+        ``cluster``, ``director``, ``extra`` (lines of raw keywords) and ``fifos`` (the pipes'
+        paths, ``vrrp`` and ``lvs``).
 
     extra_context
         More names for the template.
@@ -64,11 +56,14 @@ def render(
     :class:`~saltext.lvs.errors.CommandFailed` with file and line for a template that fails.
     """
     cluster.expect_role(minion_id, Role.DIRECTOR)
+    conf = blocks.of_director(cluster, minion_id)
     context = {
         **(extra_context or {}),
+        "conf": conf,
         "cluster": cluster,
         "director": cluster.directors[minion_id],
-        "extra": keywords.lines(cluster.keepalived_extra, "lvs:keepalived:extra"),
+        "extra": conf.extra,
+        "fifos": {"vrrp": fifos.VRRP, "lvs": fifos.LVS},
     }
     try:
         return _compiled(template, name).render(context)
@@ -82,8 +77,8 @@ def render(
 
 def passwords(cluster: Cluster) -> frozenset[str]:
     """Return what must not be shown of a cluster."""
-    instances = cluster.vrrp_instances.values()
-    return frozenset(instance.auth_pass for instance in instances if instance.auth_pass)
+    found = [instance.auth_pass for instance in cluster.vrrp_instances.values()]
+    return frozenset(password for password in (*found, cluster.ssl_password) if password)
 
 
 def mask(text: str, cluster: Cluster) -> str:
@@ -99,14 +94,9 @@ def _compiled(template: str, name: str) -> jinja2.Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["number"] = _number
+    environment.filters["number"] = grammar.number
     code = environment.compile(template, name=name, filename=name)
     return environment.template_class.from_code(environment, code, environment.make_globals(None))
-
-
-def _number(value: float) -> str:
-    """A number of seconds as people write it: 10, not 10.0."""
-    return str(int(value)) if value == int(value) else str(value)
 
 
 def _template_failure(error: Exception, name: str, secrets: Collection[str]) -> CommandFailed:
@@ -158,7 +148,7 @@ def _against_content(path: str, secrets: Collection[str]) -> tuple[str, ...]:
 def _complaints(lines: _Lines, path: str) -> tuple[str, ...]:
     # Its exit status tells kinds of errors apart, but not errors from warnings: 0 alone means that
     # all is well.
-    status, said = _run(["-t", "-f", path])
+    status, said = program.test(["-f", path])
     if status == 0:
         return ()
     return lines.explain_all(said.splitlines()) or (
@@ -206,41 +196,6 @@ class _Lines:
         return words
 
 
-def _run(arguments: Sequence[str]) -> tuple[int, str]:
-    """Run keepalived for a moment; return its exit status and what it wrote to both streams."""
-    environment = {"LC_ALL": "C", "PATH": _search_path()}
-    try:
-        done = subprocess.run(
-            [_program(), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT_SECONDS,
-            env=environment,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CommandFailed(
-            f"keepalived {arguments[0]} did not end within {_TIMEOUT_SECONDS} s"
-        ) from None
-    except OSError as error:
-        raise CommandFailed(f"cannot run keepalived: {error.strerror}") from error
-    return done.returncode, done.stdout
-
-
-def _program() -> str:
-    found = shutil.which("keepalived", path=_search_path())
-    if found is None:
-        raise NotAvailable("keepalived is not installed")
-    return found
-
-
-def _search_path() -> str:
-    return os.pathsep.join([os.environ.get("PATH", os.defpath), *_PROGRAM_FOLDERS])
-
-
 # --------------------------------------------------------------------------------------------------
 # Plan and apply a configuration file
 
@@ -270,122 +225,85 @@ def plan(path: str, text: str, secrets: Collection[str]) -> FileChange:
     Raises :class:`~saltext.lvs.errors.CommandFailed` if the file cannot be read or its folder not
     be written to.
     """
-    return _file_change(path, text, secrets, act=False)
+    return _file_change(path, text, secrets, None)
 
 
-def apply(path: str, text: str, secrets: Collection[str]) -> FileChange:
+def apply(
+    path: str, text: str, secrets: Collection[str], first: Callable[[], object] | None = None
+) -> FileChange:
     """Give a configuration file this text, and to its owner alone.
 
     keepalived checks the new text before it takes the old one's place, which is in one step. A text
-    that it refuses leaves the old one as it is, but for who may read it.
+    that it refuses leaves the old one as it is, but for who may read it. The one that is replaced
+    is kept beside it, see :func:`previous`.
+
+    first
+        Called once the text is accepted, before it is there.
 
     Raises :class:`~saltext.lvs.errors.NotAvailable` if keepalived is not installed, and
     :class:`~saltext.lvs.errors.CommandFailed` if the file cannot be read or written.
     """
-    return _file_change(path, text, secrets, act=True)
+    return _file_change(path, text, secrets, first or _nothing)
 
 
-def _file_change(path: str, text: str, secrets: Collection[str], act: bool) -> FileChange:
+def _nothing() -> None:
+    """There is nothing to do first."""
+
+
+def _file_change(
+    path: str, text: str, secrets: Collection[str], first: Callable[[], object] | None
+) -> FileChange:
+    """Plan, or act where there is something to do *first*."""
     # A link stays a link: what it points to is replaced.
     path = os.path.realpath(path)
     private = files.Access.private()
     found = files.read(path)
     old, access = found or ("", private)
     changes: dict[str, Any] = access.changes(private)
-    if changes and act:
+    if changes and first:
         # At once, whatever becomes of the text: the old one holds a password too.
         files.set_access(path, private)
     if found is not None and old == text:
         return FileChange(changes)
-    difference = {"diff": masking.diff(old, text, secrets, path)}
+    changed = {"diff": masking.diff(old, text, secrets, path)}
     try:
-        problems = _replace(path, text, secrets, act)
+        problems = _replace(path, text, secrets, first)
     except NotAvailable:
-        if act:
+        if first:
             raise
-        return FileChange({**changes, **difference}, checked=False)
-    return FileChange(changes if problems else {**changes, **difference}, problems)
+        return FileChange({**changes, **changed}, checked=False)
+    return FileChange(changes if problems else {**changes, **changed}, problems)
 
 
-def _replace(path: str, text: str, secrets: Collection[str], act: bool) -> tuple[str, ...]:
-    """Check a text where the file is; if it shall *act* and nothing is against it, put it there."""
-    _program()
+def difference(path: str, text: str, secrets: Collection[str]) -> dict[str, str]:
+    """What a text would change of a file, as Salt reports it; empty for the same text."""
+    path = os.path.realpath(path)
+    found = files.read(path)
+    changed = masking.diff(found[0] if found else "", text, secrets, path)
+    return {"diff": changed} if changed else {}
+
+
+def _replace(
+    path: str, text: str, secrets: Collection[str], first: Callable[[], object] | None
+) -> tuple[str, ...]:
+    """Check a text where the file is; if nothing is against it, act *first* and put it there."""
+    program.path()
     with files.beside(path, text) as temporary:
         problems = tuple(problem.replace(temporary, path) for problem in check(temporary, secrets))
-        if act and not problems:
+        if first and not problems:
+            first()
+            _keep(path)
             files.move(temporary, path)
     return problems
 
 
-# --------------------------------------------------------------------------------------------------
-# The running keepalived
+def _keep(path: str) -> None:
+    """Leave a copy of the file that is about to be replaced, for root alone."""
+    found = files.read(path)
+    if found is not None:
+        files.write(previous(path), found[0])
 
 
-def version() -> str:
-    """Return the version of the keepalived that is installed, such as ``2.2.7``.
-
-    Raises :class:`~saltext.lvs.errors.NotAvailable` if it is not installed.
-    """
-    _, said = _run(["-v"])
-    found = re.match(r"Keepalived v(\S+)", said)
-    if not found:
-        raise CommandFailed("keepalived -v does not tell a version")
-    return found[1]
-
-
-def process(pid_file: str = PID_FILE) -> int | None:
-    """Return the process id of the running keepalived; ``None`` if none runs."""
-    try:
-        with open(pid_file, encoding="ascii") as file:
-            pid = int(file.read())
-        # Not its name in the process table: that is a matter of configuration (process_name).
-        program = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
-    except (OSError, ValueError):
-        return None
-    # After a crash the number may be another program's by now; after an upgrade the file is
-    # "(deleted)".
-    return pid if program.removesuffix(" (deleted)") == "keepalived" else None
-
-
-def reload(path: str = CONFIG, pid_file: str = PID_FILE) -> None:
-    """Make the running keepalived read its configuration again; VIPs and connections stay.
-
-    Raises :class:`~saltext.lvs.errors.CommandFailed` if it does not run, or if it would refuse the
-    file: a reload of a wrong one ends it, or takes real servers out.
-    """
-    problems = check(path)
-    if problems:
-        raise CommandFailed("\n".join([f"{path} is not loaded:", *problems]))
-    pid = process(pid_file)
-    if pid is None:
-        raise CommandFailed("keepalived does not run")
-    os.kill(pid, signal.SIGHUP)
-
-
-def status(cluster: Cluster, addresses: Iterable[Any], pid_file: str = PID_FILE) -> dict[str, Any]:
-    """Return whether keepalived runs, its version, and the VIPs that this machine holds now.
-
-    addresses
-        All addresses of this machine's interfaces, as ``ipaddress`` objects without prefixes.
-    """
-    held = set(addresses)
-    pid = process(pid_file)
-    return {
-        "running": pid is not None,
-        "pid": pid,
-        "version": _unless_missing(version),
-        "vrrp_instances": {
-            name: {
-                "vips": [str(vip.ip) for vip in instance.virtual_ipaddress],
-                "vips_held": [str(vip.ip) for vip in instance.virtual_ipaddress if vip.ip in held],
-            }
-            for name, instance in cluster.vrrp_instances.items()
-        },
-    }
-
-
-def _unless_missing(ask: Callable[[], str]) -> str | None:
-    try:
-        return ask()
-    except NotAvailable:
-        return None
+def previous(path: str) -> str:
+    """Where the configuration is kept that was in a file before."""
+    return f"{path}.previous"

@@ -26,6 +26,9 @@ from saltext.lvs.masking import is_password_keyword
 _INDENT = "    "
 # Conditions, definitions and loops of keepalived's own language begin a line with these.
 _LINE_MAGIC = "@$~"
+# Anything that begins so names another file, whose lines stand in its place.
+_INCLUDE = "include"
+PLAIN_BEGINNING = f"not begun with one of {' '.join(_LINE_MAGIC)}, or with {_INCLUDE}"
 # keepalived 2.2 takes a brace that is a word of its own for a block's end even within quotes.
 _QUOTED_BRACE = re.compile(r'(?:^|\s)"[{}]"(?:\s|$)')
 _QUOTED = re.compile(r'"[^"]*"')
@@ -60,7 +63,7 @@ def _entry(keyword: str, value: Any, path: str) -> list[str]:
 
 def _keyword(keyword: Any, path: str) -> str:
     text = str(keyword) if type(keyword) in (str, int, float) else ""
-    if not _is_sound(text) or text[0] in _LINE_MAGIC:
+    if not is_sound(text) or text[0] in _LINE_MAGIC:
         raise InvalidConfig(
             path,
             keyword,
@@ -78,14 +81,20 @@ def _value(keyword: str, value: Any, path: str) -> str:
     if type(value) not in (str, int, float):
         raise InvalidConfig(path, shown, "a text, a number, True, a mapping or a list of these")
     text = str(value)
-    if not _is_sound(text):
+    if not is_sound(text):
         raise InvalidConfig(
             path, shown, 'one line of printable text, with { } # ! in "double quotes" only'
         )
     return text
 
 
-def _is_sound(text: str) -> bool:
+def begins_plainly(line: str) -> bool:
+    """Whether keepalived takes a line for one of the block that it is in."""
+    first = line.split(maxsplit=1)[0].strip('"')
+    return first[:1] not in (*_LINE_MAGIC, "") and not first.startswith(_INCLUDE)
+
+
+def is_sound(text: str) -> bool:
     """Whether keepalived reads the text as the words that it shows, and the line ends with it."""
     outside = _QUOTED.sub("", text)
     return (

@@ -23,6 +23,9 @@ _PASSWORD_LINE = re.compile(
     r"(?i)^(?P<keyword>.*?(?:pass|hmac|secret)\w*(?:\s*=\s*|\s+))(?!\{\s*$)(?P<password>\S.*)$"
 )
 
+_DEFINITION = re.compile(r"\s*\$(?P<name>\w+)=(?P<value>.*)")
+_PARAMETER = re.compile(r"\$\{?(\w+)")
+
 
 def is_password_keyword(keyword: str) -> bool:
     """Whether a keyword by its name sets a password."""
@@ -102,10 +105,32 @@ def _spellings(password: str) -> set[str]:
 
 
 def _passwords_in(text: str) -> set[str]:
-    """The words that password keywords set in a text, without those too short to look for."""
-    found = (_PASSWORD_LINE.match(line.rstrip()) for line in _lines(text))
-    words = (word for match in found if match for word in re.split(r"[\s\"']+", match["password"]))
+    """The words that password keywords set in a text, by way of parameters too, without those too
+    short to look for.
+    """
+    lines = _joined_lines(text)
+    found = (_PASSWORD_LINE.match(line) for line in lines)
+    words = {word for match in found if match for word in _words(match["password"])}
+    definitions = [match for match in map(_DEFINITION.match, lines) if match]
+    # A definition may take its words from another one, above or below.
+    for _ in definitions:
+        named = {name for word in words for name in _PARAMETER.findall(word)}
+        more = {
+            word for one in definitions if one["name"] in named for word in _words(one["value"])
+        }
+        if more <= words:
+            break
+        words |= more
     return {word for word in words if len(word) >= _SHORTEST_PART}
+
+
+def _joined_lines(text: str) -> list[str]:
+    """The lines of a text as keepalived joins them: a backslash at the end goes on in the next."""
+    return [line.rstrip() for line in re.sub(r"\\[ \t]*\r?\n", " ", text).split("\n")]
+
+
+def _words(text: str) -> list[str]:
+    return re.split(r"[\s\"']+", text)
 
 
 def _hunk_head(group: Sequence[tuple[str, int, int, int, int]]) -> str:

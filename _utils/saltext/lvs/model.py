@@ -11,14 +11,25 @@ pillar says about them.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import ipaddress
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from saltext.lvs import keywords
+from saltext.lvs import checkwords, demands, grammar, groups, instances, sections
+from saltext.lvs.checkwords import Check, CheckType
 from saltext.lvs.errors import MASK, InvalidConfig, WrongRole
+from saltext.lvs.groups import Entry
+from saltext.lvs.instances import (
+    MAX_PRIORITY,
+    Interface,
+    Override,
+    VrrpInstance,
+    VrrpState,
+)
 from saltext.lvs.reading import (
     MAX_PORT,
     REQUIRED,
@@ -29,9 +40,9 @@ from saltext.lvs.reading import (
     as_name,
     plain,
 )
+from saltext.lvs.sections import Keepalived, one_of
 
 T = TypeVar("T")
-Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 # ipvsadm(8), option -w: "The valid values of weight are 0 through to 65535".
 MAX_WEIGHT = 65535
@@ -49,16 +60,16 @@ MAX_FWMARK = 2**32 - 1
 SCHEDULER_FLAGS = {"fallback": 0x8, "port": 0x10, "flag-3": 0x20}
 # The prefix of a single address, by family.
 WHOLE_PREFIX = {4: 32, 6: 128}
-# RFC 3768 section 5.3.4: 255 belongs to the router that owns the address, which a director never
-# does.
-MAX_PRIORITY = 254
-# RFC 5798 section 5.2.7: 12 bits of hundredths of a second.
-MAX_ADVERT_INT_IPV6 = 40
 # RFC 3768 section 5.3.6: authentication data are eight bytes; keepalived cuts what is longer, with
 # a warning. Within double quotes keepalived 2.2 reads any printable character but the quote itself,
 # with three exceptions: "${" begins a variable, a backslash at the end hides the closing quote, and
 # a brace alone closes the block.
-AUTH_PASS = r"(?!.*\$\{)(?![{}]\Z)[\x21\x23-\x7e]{0,7}[\x21\x23-\x5b\x5d-\x7e]"
+_SOUND = r"(?!.*\$\{)(?![{}]\Z)[\x21\x23-\x7e]"
+AUTH_PASS = _SOUND + r"{0,7}[\x21\x23-\x5b\x5d-\x7e]"
+AUTH_PASS_OF_ANY_LENGTH = _SOUND + r"{0,255}[\x21\x23-\x5b\x5d-\x7e]"
+# The marks of path checks: "lp", and below it a place for each name.
+DEFAULT_FIRST_PATH_MARK = 0x6C700000
+PATH_MARKS = 2**20
 
 
 class Protocol(enum.Enum):
@@ -126,25 +137,11 @@ class Scheduler(enum.Enum):
     TWOS = "twos"
 
 
-class VrrpState(enum.Enum):
-    """The state in which a director's VRRP instances start."""
-
-    MASTER = "MASTER"
-    BACKUP = "BACKUP"
-
-
 class ManagedBy(enum.Enum):
     """Who keeps a virtual server's part of the IPVS table; never both."""
 
     SALT = "salt"
     KEEPALIVED = "keepalived"
-
-
-class CheckType(enum.Enum):
-    """How a real server's health is tried: through the VIP, or on its own address."""
-
-    PATH = "path"
-    TCP = "tcp"
 
 
 class OnFailure(enum.Enum):
@@ -352,7 +349,13 @@ class Director:
 
     address
         Its own address, where known: real servers then ask their routes by which interface it
-        reaches them.
+        reaches them, and keepalived checks them from it.
+
+    vrrp_instances
+        The VRRP instances as it has them: with its own state, priority and interface.
+
+    keepalived
+        keepalived's own keywords as it has them.
     """
 
     minion_id: str
@@ -361,6 +364,8 @@ class Director:
     priority: int
     interface: str | None = None
     address: Address | None = None
+    vrrp_instances: Mapping[str, VrrpInstance] = field(default_factory=dict)
+    keepalived: Keepalived = field(default_factory=Keepalived)
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,65 +406,53 @@ class Hypervisor:
 
 
 @dataclass(frozen=True, slots=True)
-class VrrpInstance:
-    """A set of VIPs that move between the directors as one.
-
-    virtual_router_id
-        1 to 255, one use on each network (RFC 3768 section 5.2.3).
-
-    advert_int
-        Seconds between two advertisements; a failure shows after three of them.
-
-    auth_pass
-        The VRRP password, from ``lvs_secrets``; ``None`` on machines that do not get it. Left out
-        of ``repr``.
-    """
-
-    name: str
-    interface: str
-    virtual_router_id: int
-    advert_int: int
-    virtual_ipaddress: tuple[Interface, ...]
-    auth_pass: str | None = field(default=None, repr=False)
-
-    @property
-    def family(self) -> int:
-        """4 or 6: an instance speaks one of the two."""
-        return self.virtual_ipaddress[0].version
-
-
-@dataclass(frozen=True, slots=True)
 class SyncDaemon:
     """Connection synchronization from the director that holds the VIPs to the others.
 
+    vrrp_instance
+        Whose master sends, while the others listen; without one, every director does both.
+
     syncid
         0 to 255; only daemons with the same number listen to each other.
+
+    maxlen, port, ttl, group
+        Bytes of a packet, UDP port, hops and multicast group, where they are not the kernel's.
     """
 
     interface: str
-    vrrp_instance: str
+    vrrp_instance: str | None = None
     syncid: int = 0
+    maxlen: int | None = None
+    port: int | None = None
+    ttl: int | None = None
+    group: Address | None = None
+
+
+# keepalived's checkers in their order: what kind each is, and its settings.
+Checkers = tuple[tuple[str, Mapping[str, Any]], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """How a virtual server's real servers are checked; times in seconds.
+class SorryServer:
+    """Who answers when too few real servers are left."""
 
-    rise, fall
-        How many checks in a row must agree before a real server counts as up, or as down.
-    """
-
-    types: tuple[CheckType, ...]
-    interval: float = 10
-    connect_timeout: float = 3
-    rise: int = 1
-    fall: int = 1
+    address: Address
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
 class RealServerShare:
     """A real server's part in one virtual server: its port there, its weight as configured, and its
     limits in connections.
+
+    options
+        By the keywords of :data:`saltext.lvs.grammar.REAL_SERVER`.
+
+    checkers
+        keepalived's, in place of the virtual server's; ``None`` where nothing is said.
+
+    backup
+        Whether it serves only while too few others do.
     """
 
     name: str
@@ -467,6 +460,9 @@ class RealServerShare:
     weight: int
     upper_threshold: int = 0
     lower_threshold: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    checkers: Checkers | None = None
+    backup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,8 +479,21 @@ class VirtualServerConfig:
     """A virtual server as the pillar says it; what is not told here is as in
     :class:`VirtualServer`.
 
+    key
+        What makes it that one; of a group the first, see :attr:`keys`.
+
     address
-        The VIP. A firewall mark has one too: real servers must hold what its packets are sent to.
+        The VIP. A firewall mark may have one too: real servers must hold what its packets are sent
+        to. A group has none of its own.
+
+    group
+        The addresses and ports, or the marks, that are one virtual server to keepalived.
+
+    options
+        By the keywords of :data:`saltext.lvs.grammar.VIRTUAL_SERVER`.
+
+    checkers
+        keepalived's, in place of what *check* asks for; ``None`` where nothing is said.
 
     on_failure, min_in_service, slow_start
         Limits for health checking: what becomes of a failed real server, the share of capacity that
@@ -494,7 +503,7 @@ class VirtualServerConfig:
 
     name: str
     key: VirtualServerKey
-    address: Address
+    address: Address | None
     scheduler: Scheduler
     scheduler_flags: int
     forward: Forward
@@ -509,6 +518,75 @@ class VirtualServerConfig:
     min_in_service: float
     slow_start: float
     real_servers: tuple[RealServerShare, ...]
+    group: tuple[Entry, ...] = ()
+    sorry_server: SorryServer | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    checkers: Checkers | None = None
+
+    @property
+    def keys(self) -> tuple[VirtualServerKey, ...]:
+        """What it is in the kernel: one virtual server, of a group one for each address or mark."""
+        protocol = self.key.protocol
+        if not self.group:
+            return (self.key,)
+        return tuple(
+            key
+            for entry in self.group
+            for key in (
+                (VirtualServerKey(None, None, 0, entry.fwmark, entry.family),)
+                if protocol is None
+                else (VirtualServerKey.of(protocol, one, entry.port) for one in entry.addresses)
+            )
+        )
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Its VIPs, each once; none is known of a mark for which the pillar says none."""
+        found = [self.address, *(one for entry in self.group for one in entry.addresses)]
+        return tuple(dict.fromkeys(one for one in found if one is not None))
+
+    @property
+    def asked(self) -> tuple[CheckType, ...]:
+        """How Salt checks its real servers; where the pillar says nothing of it, in all ways that
+        need no more than their addresses. Nothing, where nothing can be asked.
+        """
+        if self.check.told:
+            wanted = self.check.types
+        elif self.checkers == ():
+            return ()
+        else:
+            wanted = (CheckType.PATH, CheckType.TCP)
+        return tuple(kind for kind in wanted if not self.against(kind))
+
+    def against(self, kind: CheckType) -> str:
+        """Why real servers cannot be checked in this way; empty where they can."""
+        if kind is CheckType.PATH and self.forward is not Forward.DIRECT:
+            return f"forward {self.forward.value} has no such check"
+        if kind is CheckType.PATH and not self.addresses:
+            return "no VIP is known of it"
+        if kind is CheckType.EXEC or self.check.port:
+            return ""
+        if self.key.protocol not in (None, Protocol.TCP):
+            return "the check is a TCP connection, and needs a port for it"
+        ports = [key.port for key in self.keys]
+        if kind is not CheckType.PATH and self.forward is Forward.MASQ:
+            ports = [share.port for share in self.real_servers]
+        return "" if any(ports) else "the virtual server has no port of its own"
+
+    @property
+    def quorum(self) -> int:
+        """The weight in service below which it counts as down."""
+        return int(self.options.get("quorum", 1))
+
+    @property
+    def hysteresis(self) -> int:
+        """By how much more than :attr:`quorum` it comes up, and by how much less it goes down."""
+        return int(self.options.get("hysteresis", 0))
+
+    @property
+    def checked_by_path(self) -> bool:
+        """Whether keepalived checks its real servers the way that clients' packets go."""
+        return self.managed_by is ManagedBy.KEEPALIVED and CheckType.PATH in self.check.types
 
     @property
     def scheduler_words(self) -> tuple[str, ...]:
@@ -518,7 +596,7 @@ class VirtualServerConfig:
     @property
     def granularity(self) -> str:
         """Its netmask as keepalived wants it."""
-        return netmask_text(self.netmask, self.address.version)
+        return netmask_text(self.netmask, self.key.family)
 
 
 @dataclass(frozen=True, slots=True)
@@ -555,6 +633,13 @@ class Cluster:
 
     unused
         Settings that are right but that nothing acts on yet, as pillar paths.
+
+    path_marks
+        The firewall marks, by real server, with which keepalived's checks go the way that clients'
+        packets go: for each there is a virtual server of keepalived's own.
+
+    ssl_password
+        Of keepalived's own certificate, from ``lvs_secrets``. Left out of ``repr``.
     """
 
     name: str
@@ -571,9 +656,11 @@ class Cluster:
     ipvs: IpvsSettings
     alerts: Alerts
     keepalived_template: str
-    keepalived_extra: Mapping[str, Any]
+    keepalived: Keepalived
     lookup: Mapping[str, Any]
     unused: tuple[str, ...] = ()
+    path_marks: Mapping[str, int] = field(default_factory=dict)
+    ssl_password: str | None = field(default=None, repr=False)
 
     def roles(self, minion_id: str) -> tuple[Role, ...]:
         """The parts that a minion plays; none for a stranger."""
@@ -607,10 +694,11 @@ class Cluster:
         That is so for direct routing and for tunnels; with masquerading it sees its own address.
         """
         vips = {
-            virtual_server.address
+            vip
             for virtual_server in self.virtual_servers.values()
             if virtual_server.forward is not Forward.MASQ
             and any(share.name == real_server for share in virtual_server.real_servers)
+            for vip in virtual_server.addresses
         }
         return tuple(ipaddress.ip_interface(vip) for vip in sorted(vips, key=_address_order))
 
@@ -622,20 +710,37 @@ class Cluster:
     def table(self) -> dict[VirtualServerKey, VirtualServer]:
         """The IPVS table that every director should hold, without what keepalived keeps."""
         return {
-            config.key: self._virtual_server(config)
+            config.key: self.in_kernel(config)
             for config in self.virtual_servers.values()
             if config.managed_by is ManagedBy.SALT
         }
 
     def keepalived_keys(self) -> frozenset[VirtualServerKey]:
-        """The virtual servers that keepalived keeps, and that nobody else may touch."""
-        return frozenset(
-            config.key
+        """The virtual servers that keepalived keeps, and that nobody else may touch: those of the
+        pillar, and those that its path checks go through.
+        """
+        named = {
+            key
             for config in self.virtual_servers.values()
             if config.managed_by is ManagedBy.KEEPALIVED
-        )
+            for key in config.keys
+        }
+        return frozenset(named.union(self.path_keys().values()))
 
-    def _virtual_server(self, config: VirtualServerConfig) -> VirtualServer:
+    def path_keys(self) -> dict[str, VirtualServerKey]:
+        """The virtual servers that keepalived's path checks go through, by real server."""
+        return {
+            name: VirtualServerKey(None, None, 0, mark, self.real_servers[name].address.version)
+            for name, mark in self.path_marks.items()
+        }
+
+    def path_addresses(self, family: int) -> tuple[Address, ...]:
+        """The real servers of an address family that keepalived checks through the VIP."""
+        found = (self.real_servers[name].address for name in self.path_marks)
+        return tuple(address for address in found if address.version == family)
+
+    def in_kernel(self, config: VirtualServerConfig) -> VirtualServer:
+        """A virtual server as the pillar wants it in the kernel."""
         real_servers = [
             RealServer(
                 key=RealServerKey(self.real_servers[share.name].address, share.port),
@@ -736,17 +841,50 @@ def _warnings(cluster: Cluster, minion_id: str, has_secrets: bool) -> Iterable[s
     for name in cluster.real_servers:
         if name not in used:
             yield f"lvs:real_servers:{name} serves no virtual server"
+    yield from _held_by_nobody(cluster)
+    yield from _unchecked(cluster)
     if cluster.unused:
         yield (
-            "this version does not check health or send mail by itself, so these have no effect "
-            "yet: " + ", ".join(cluster.unused)
+            "these have no effect, as they are words for another managed_by, or for mail, which "
+            "this version does not send by itself: " + ", ".join(cluster.unused)
         )
 
 
-def _not_yet(managed_by: ManagedBy) -> tuple[str, ...]:
-    """What is accepted and checked, but acted on only once health checking by Salt exists."""
-    limits = ("min_in_service", "slow_start")
-    return limits if managed_by is ManagedBy.KEEPALIVED else ("on_failure", *limits)
+def _unchecked(cluster: Cluster) -> Iterable[str]:
+    """Virtual servers whose real servers nobody asks, without the pillar's saying so."""
+    for name, config in cluster.virtual_servers.items():
+        ours = config.managed_by is ManagedBy.SALT
+        if ours and config.real_servers and not config.check.told and not config.asked:
+            reason = config.against(CheckType.TCP)
+            yield (
+                f"lvs:virtual_servers:{name}: its real servers are not checked: {reason}; give it "
+                "check:port, or types: [exec] with a command"
+            )
+
+
+def _held_by_nobody(cluster: Cluster) -> Iterable[str]:
+    """Virtual servers of keepalived's, which may know of VIPs that the pillar does not."""
+    held = _held(cluster)
+    for name, config in cluster.virtual_servers.items():
+        missing = [str(vip) for vip in config.addresses if vip not in held]
+        if config.managed_by is ManagedBy.KEEPALIVED and cluster.vrrp_instances and missing:
+            yield (
+                f"lvs:virtual_servers:{name}: no vrrp_instance holds {', '.join(missing)}: no "
+                "director answers for it, unless somebody else brings it there"
+            )
+
+
+# keepalived's words that mean the same to Salt.
+_OF_BOTH = ("quorum", "hysteresis")
+# What is accepted and checked, but not acted on by who keeps the virtual server.
+_WITHOUT_EFFECT = {
+    ManagedBy.KEEPALIVED: ("min_in_service", "slow_start"),
+    ManagedBy.SALT: (
+        *(word for word in grammar.VIRTUAL_SERVER if word not in _OF_BOTH),
+        "checkers",
+        "extra",
+    ),
+}
 
 
 class _Builder:
@@ -756,6 +894,10 @@ class _Builder:
         self.problems: list[InvalidConfig] = []
         self.unused: list[str] = []
         self.top = Section(lvs, "lvs")
+        self.overrides: dict[str, dict[str, Override]] = {}
+        self.own: dict[str, Keepalived] = {}
+        self.stated: dict[str, VrrpState | None] = {}
+        self.ssl_password: str | None = None
         self.passwords = self._tried(lambda: self._passwords(secrets)) or {}
 
     def build(self) -> Cluster:
@@ -766,10 +908,12 @@ class _Builder:
         hypervisors = self._each(top, "hypervisors", self._hypervisor)
         vrrp_instances = self._each(top, "vrrp_instances", self._vrrp_instance)
         sync_daemon = self._tried(lambda: self._sync_daemon(vrrp_instances))
-        self.real_servers, self.vrrp_instances = real_servers, vrrp_instances
+        template, keepalived, first_mark = self._tried(self._keepalived) or ("", Keepalived(), 1)
+        self._expect_known(vrrp_instances)
+        directors = self._as_each_has_it(directors, vrrp_instances, keepalived)
+        self.directors, self.real_servers = directors, real_servers
         virtual_servers = self._each(top, "virtual_servers", self._virtual_server)
         alerts = self._tried(self._alerts) or Alerts()
-        template, extra = self._tried(self._keepalived) or ("", {})
         vip_interface = self._tried(lambda: top.interface("vip_interface", "dummy0")) or ""
         vip_persistence = self._tried(
             lambda: as_vip_persistence(top.raw("vip_persistence"), top.at("vip_persistence"))
@@ -794,9 +938,11 @@ class _Builder:
             ipvs=ipvs,
             alerts=alerts,
             keepalived_template=template,
-            keepalived_extra=extra,
+            keepalived=keepalived,
             lookup=lookup,
             unused=tuple(self.unused),
+            path_marks=_path_marks(virtual_servers, first_mark),
+            ssl_password=self.ssl_password,
         )
         if not self.problems:
             # Relations between parts say nothing useful while a part is wrong in itself.
@@ -835,8 +981,21 @@ class _Builder:
                 "end, and not a brace alone",
             )
             section.finish()
+        self._keepalived_passwords(top.section("keepalived"))
         top.finish()
         return found
+
+    def _keepalived_passwords(self, section: Section) -> None:
+        ssl = section.section("ssl")
+        if ssl.has("password"):
+            self.ssl_password = ssl.secret(
+                "password",
+                AUTH_PASS_OF_ANY_LENGTH,
+                "printable characters without space or double quote, without ${, no backslash at "
+                "the end, and not a brace alone",
+            )
+        ssl.finish()
+        section.finish()
 
     def _directors(self) -> dict[str, Director]:
         given = self._tried(lambda: list(self.top.named("directors"))) or []
@@ -854,19 +1013,89 @@ class _Builder:
                 directors[name] = replace(directors[name], state=VrrpState.MASTER)
         return directors
 
-    @staticmethod
-    def _director(name: str, value: Any, path: str, preferred: int) -> Director:
+    def _director(self, name: str, value: Any, path: str, preferred: int) -> Director:
         section = Section(value, path)
+        self.stated[name] = (
+            section.choice("state", VrrpState, VrrpState.BACKUP) if section.has("state") else None
+        )
         director = Director(
             minion_id=name,
             router_id=section.name("router_id", name),
-            state=section.choice("state", VrrpState, VrrpState.BACKUP),
+            state=self.stated[name] or VrrpState.BACKUP,
             priority=section.integer("priority", 1, MAX_PRIORITY, preferred),
             interface=section.interface("interface", "") or None,
             address=section.address("address") if section.has("address") else None,
         )
+        self.overrides[name] = self._each(
+            section,
+            "vrrp_instances",
+            lambda of, own, at: instances.read_override(of, Section(own, at)),
+        )
+        own = section.section("keepalived")
+        self.own[name] = sections.read(own)
+        own.finish()
         section.finish()
         return director
+
+    def _expect_known(self, vrrp_instances: Mapping[str, VrrpInstance]) -> None:
+        """No director has something of its own in an instance that is not there."""
+        wrong = any(p.path.startswith("lvs:vrrp_instances") for p in self.problems)
+        self.problems.extend(
+            InvalidConfig(
+                f"lvs:directors:{director}:vrrp_instances:{name}",
+                name,
+                one_of("a VRRP instance", vrrp_instances),
+            )
+            for director, own in self.overrides.items()
+            for name in own
+            if name not in vrrp_instances and not wrong
+        )
+
+    def _as_each_has_it(
+        self,
+        directors: Mapping[str, Director],
+        shared: Mapping[str, VrrpInstance],
+        keepalived: Keepalived,
+    ) -> dict[str, Director]:
+        """The directors with their own of what all have."""
+        directors = {
+            name: replace(
+                director,
+                keepalived=sections.laid_over(keepalived, self.own.get(name, Keepalived())),
+            )
+            for name, director in directors.items()
+        }
+        return {
+            name: replace(
+                director,
+                vrrp_instances={
+                    of: self._as_one_has_it(instance, director, directors)
+                    for of, instance in shared.items()
+                },
+            )
+            for name, director in directors.items()
+        }
+
+    def _as_one_has_it(
+        self, instance: VrrpInstance, director: Director, directors: Mapping[str, Director]
+    ) -> VrrpInstance:
+        own = self._override(director.minion_id, instance.name)
+        others = [other.address for other in directors.values() if other is not director]
+        mine = instances.of_director(instance, own, director.interface, director.address, others)
+        priorities = {
+            name: self._override(name, instance.name).priority or other.priority
+            for name, other in directors.items()
+        }
+        priority = priorities[director.minion_id]
+        strict = demands.is_strict(mine, director.keepalived) and priority != MAX_PRIORITY
+        highest = priority == max(priorities.values())
+        preferred = highest and mine.may_begin_as_master and not strict
+        state = own.state or instance.state or self.stated.get(director.minion_id)
+        default = VrrpState.MASTER if preferred else VrrpState.BACKUP
+        return replace(mine, priority=priority, state=state or default)
+
+    def _override(self, director: str, instance: str) -> Override:
+        return self.overrides.get(director, {}).get(instance, Override())
 
     @staticmethod
     def _real_server(name: str, value: Any, path: str) -> RealServerConfig:
@@ -895,65 +1124,41 @@ class _Builder:
         return hypervisor
 
     def _vrrp_instance(self, name: str, value: Any, path: str) -> VrrpInstance:
-        section = Section(value, path)
-        vips = tuple(
-            _vip(item, item_path) for item, item_path in section.items_of("virtual_ipaddress")
-        )
-        if not vips:
-            raise InvalidConfig(section.at("virtual_ipaddress"), None, "a list of at least one VIP")
-        if len({vip.version for vip in vips}) > 1:
-            raise InvalidConfig(
-                section.at("virtual_ipaddress"),
-                [str(vip) for vip in vips],
-                "of one address family; VRRP speaks IPv4 and IPv6 in separate instances",
-            )
-        instance = VrrpInstance(
-            name=name,
-            interface=section.interface("interface"),
-            virtual_router_id=section.integer("virtual_router_id", 1, 255),
-            advert_int=section.integer("advert_int", 1, 255, 1),
-            virtual_ipaddress=vips,
-            auth_pass=self.passwords.get(name),
-        )
-        if instance.family == 6 and instance.advert_int > MAX_ADVERT_INT_IPV6:
-            raise InvalidConfig(
-                section.at("advert_int"),
-                instance.advert_int,
-                f"at most {MAX_ADVERT_INT_IPV6} with IPv6, where VRRP is version 3",
-            )
-        if section.has("auth_pass") or section.has("authentication"):
-            raise InvalidConfig(
-                path,
-                {"auth_pass": "..."},
-                f"without a password: that belongs in lvs_secrets:vrrp_instances:{name}:auth_pass, "
-                "in a pillar file that only directors get",
-            )
-        section.finish()
-        return instance
+        return instances.read(name, Section(value, path), self.passwords.get(name))
 
-    def _sync_daemon(self, instances: Mapping[str, VrrpInstance]) -> SyncDaemon | None:
+    def _sync_daemon(self, vrrp_instances: Mapping[str, VrrpInstance]) -> SyncDaemon | None:
         if not self.top.has("sync_daemon"):
             return None
         section = self.top.section("sync_daemon")
-        instance = section.name("vrrp_instance")
+        instance = section.name("vrrp_instance") if section.has("vrrp_instance") else None
         daemon = SyncDaemon(
-            section.interface("interface"), instance, section.integer("syncid", 0, 255, 0)
+            interface=section.interface("interface"),
+            vrrp_instance=instance,
+            syncid=section.integer("syncid", 0, 255, 0),
+            maxlen=section.integer("maxlen", 1, 65507) if section.has("maxlen") else None,
+            port=section.integer("port", 1, MAX_PORT) if section.has("port") else None,
+            ttl=section.integer("ttl", 1, 255) if section.has("ttl") else None,
+            group=section.address("group") if section.has("group") else None,
         )
         section.finish()
-        if instance not in instances and not self.problems:
+        if daemon.group is not None and not daemon.group.is_multicast:
+            raise InvalidConfig(section.at("group"), str(daemon.group), "a multicast address")
+        if instance is not None and instance not in vrrp_instances and not self.problems:
             raise InvalidConfig(
-                section.at("vrrp_instance"), instance, _one_of("a VRRP instance", instances)
+                section.at("vrrp_instance"), instance, one_of("a VRRP instance", vrrp_instances)
             )
         return daemon
 
     def _virtual_server(self, name: str, value: Any, path: str) -> VirtualServerConfig:
         section = Section(value, path)
-        address = section.address("address")
         managed_by = section.choice("managed_by", ManagedBy, ManagedBy.SALT)
-        key = self._key(section, address, managed_by)
+        persistence = section.integer("persistence", 0, MAX_PERSISTENCE_SECONDS, 0)
+        group = self._group(section, managed_by)
+        address = self._address(section, managed_by, group)
+        key = self._key(section, address, group, persistence)
         forward = section.choice("forward", Forward, Forward.DIRECT, without=(Forward.LOCAL,))
         scheduler = section.choice("scheduler", Scheduler, Scheduler.WLC)
-        persistence = section.integer("persistence", 0, MAX_PERSISTENCE_SECONDS, 0)
+        checkers = _checkers(section)
         config = VirtualServerConfig(
             name=name,
             key=key,
@@ -963,79 +1168,184 @@ class _Builder:
             forward=forward,
             tunnel=_tunnel(section, forward),
             persistence=persistence,
-            netmask=_netmask(section, address, persistence),
+            netmask=_netmask(section, key.family, persistence),
             persistence_engine=_persistence_engine(section, key, persistence),
             one_packet=_one_packet(section, key),
             managed_by=managed_by,
-            check=self._check(section, forward, managed_by),
+            check=self._check(section, forward, managed_by, key, address),
             on_failure=section.choice("on_failure", OnFailure, OnFailure.DRAIN),
             min_in_service=section.number("min_in_service", 0, 1, 0.5),
             slow_start=section.number("slow_start", 0, 3600, 0),
-            real_servers=self._shares(section, key, forward),
+            real_servers=self._shares(section, key, forward, managed_by),
+            group=group,
+            sorry_server=_sorry_server(section, key, forward),
+            options=grammar.read(section, {**grammar.VIRTUAL_SERVER, **grammar.EXTRA}),
+            checkers=checkers,
         )
-        self.unused.extend(section.at(key) for key in _not_yet(managed_by) if section.has(key))
-        section.finish()
+        unused = _WITHOUT_EFFECT[managed_by]
+        self.unused.extend(section.at(key) for key in unused if section.has(key))
+        section.finish("a keyword of keepalived's, see docs/pillar.md")
+        _expect_checkable(config, section)
+        self._expect_sources(config, section)
+        _expect_quorum(config, section)
         return config
 
     @staticmethod
-    def _key(section: Section, address: Address, managed_by: ManagedBy) -> VirtualServerKey:
+    def _group(section: Section, managed_by: ManagedBy) -> tuple[Entry, ...]:
+        if not section.has("group"):
+            return ()
+        if managed_by is not ManagedBy.KEEPALIVED:
+            raise InvalidConfig(
+                section.at("group"),
+                section.raw("group"),
+                "left out, or given with managed_by: keepalived",
+            )
+        for key in ("address", "port", "fwmark"):
+            if section.has(key):
+                raise InvalidConfig(
+                    section.at(key), section.raw(key), "left out: the group stands in its place"
+                )
+        return groups.read(section.items_of("group"))
+
+    @staticmethod
+    def _address(
+        section: Section, managed_by: ManagedBy, group: tuple[Entry, ...]
+    ) -> Address | None:
+        marked = section.has("fwmark") and managed_by is ManagedBy.KEEPALIVED
+        if group or (marked and not section.has("address")):
+            return None
+        return section.address("address")
+
+    def _key(
+        self,
+        section: Section,
+        address: Address | None,
+        group: tuple[Entry, ...],
+        persistence: int,
+    ) -> VirtualServerKey:
         """By protocol, VIP and port, or by a firewall mark in the place of all three."""
-        if not section.has("fwmark"):
-            port = section.integer("port", 1, MAX_PORT)
-            protocol = section.choice("protocol", Protocol, Protocol.TCP)
-            return VirtualServerKey.of(protocol, address, port)
+        if group:
+            return _group_key(section, group, persistence)
+        if address is not None and not section.has("fwmark"):
+            # No other port than 0 means any; the kernel wants clients to stay then.
+            any_port = persistence and section.raw("port") == 0
+            port = 0 if any_port else section.integer("port", 1, MAX_PORT)
+            return VirtualServerKey.of(
+                section.choice("protocol", Protocol, Protocol.TCP), address, port
+            )
         mark = section.integer("fwmark", 1, MAX_FWMARK)
         for key in ("port", "protocol"):
             if section.has(key):
                 raise InvalidConfig(
                     section.at(key), section.raw(key), "left out: the fwmark stands in its place"
                 )
-        if managed_by is ManagedBy.KEEPALIVED:
-            raise InvalidConfig(
-                section.at("managed_by"),
-                managed_by.value,
-                "salt where there is a fwmark: that is not written into keepalived.conf",
-            )
-        return VirtualServerKey(None, None, 0, mark, address.version)
+        family = address.version if address is not None else self._family(section)
+        return VirtualServerKey(None, None, 0, mark, family)
 
-    def _check(self, parent: Section, forward: Forward, managed_by: ManagedBy) -> Check:
+    def _family(self, section: Section) -> int:
+        """The address family of a mark, as keepalived finds it: its own word, or real servers'."""
+        if section.has("ip_family"):
+            return 6 if section.raw("ip_family") == "inet6" else 4
+        names = [name for name, _, _ in section.named("real_servers")]
+        known = [self.real_servers[name] for name in names if name in self.real_servers]
+        return known[0].address.version if known else 4
+
+    def _check(
+        self,
+        parent: Section,
+        forward: Forward,
+        managed_by: ManagedBy,
+        key: VirtualServerKey,
+        address: Address | None,
+    ) -> Check:
         section = parent.section("check")
-        types = tuple(_check_type(item, path) for item, path in section.items_of("types"))
-        # keepalived's own TCP_CHECK goes to the real server's address; only Salt can send one along
-        # the path.
-        path_too = forward is Forward.DIRECT and managed_by is ManagedBy.SALT
-        check = Check(
-            types=types or ((CheckType.PATH, CheckType.TCP) if path_too else (CheckType.TCP,)),
-            interval=section.number("interval", 0.05, 86400, 10),
-            connect_timeout=section.number("connect_timeout", 0.05, 3600, 3),
-            rise=section.integer("rise", 1, 100, 1),
-            fall=section.integer("fall", 1, 100, 1),
-        )
-        section.finish()
-        if managed_by is ManagedBy.SALT and parent.has("check"):
-            self.unused.append(section.path)
-        if managed_by is ManagedBy.KEEPALIVED and check.rise > 1:
-            raise InvalidConfig(
-                section.at("rise"),
-                check.rise,
-                "1 where keepalived keeps the virtual server: it knows no other",
-            )
-        if managed_by is ManagedBy.KEEPALIVED and CheckType.PATH in check.types:
-            raise InvalidConfig(
-                section.at("types"), "path", "tcp where keepalived keeps the virtual server"
-            )
+        check = checkwords.read(section)
+        keepalived = managed_by is ManagedBy.KEEPALIVED
+        if keepalived:
+            checkwords.expect_keepalived_can(section, check)
+        if not check.told:
+            types = self._types(forward, key, address, keepalived, parent.has("checkers"))
+            return replace(check, types=types)
+        if keepalived and CheckType.PATH in check.types:
+            self._expect_path(section.at("types"), forward, key, address)
         return check
 
+    def _types(
+        self,
+        forward: Forward,
+        key: VirtualServerKey,
+        address: Address | None,
+        keepalived: bool,
+        checkers: bool,
+    ) -> tuple[CheckType, ...]:
+        """How real servers are checked where the pillar says nothing of it."""
+        if not keepalived:
+            path = forward is Forward.DIRECT
+        elif checkers:
+            return ()
+        else:
+            path = not self._against_path(forward, key, address)
+        return (CheckType.PATH, CheckType.TCP) if path else (CheckType.TCP,)
+
+    def _against_path(
+        self, forward: Forward, key: VirtualServerKey, address: Address | None
+    ) -> str:
+        """Why keepalived cannot check the way that clients' packets go; empty where it can."""
+        if forward is not Forward.DIRECT:
+            return f"forward {forward.value} has no such check"
+        if address is None or key.protocol not in (None, Protocol.TCP):
+            return "the check is a TCP connection to the virtual server's one address"
+        lacking = [
+            name
+            for name, director in self.directors.items()
+            if director.address is None or director.address.version != key.family
+        ]
+        if lacking or not self.directors:
+            return (
+                "each director needs an address of the VIP's family, which "
+                f"lvs:directors:{', '.join(lacking) or '<id>'} has not"
+            )
+        return ""
+
+    def _expect_sources(self, config: VirtualServerConfig, section: Section) -> None:
+        """Checks come from an address of the real servers' family."""
+        bindto = config.check.bindto
+        if bindto is None:
+            return
+        for share in config.real_servers:
+            known = self.real_servers.get(share.name)
+            if known is not None and known.address.version != bindto.version:
+                raise InvalidConfig(
+                    f"{section.at('check')}:bindto",
+                    str(bindto),
+                    f"an IPv{known.address.version} address, like that of {share.name}",
+                )
+
+    def _expect_path(
+        self, path: str, forward: Forward, key: VirtualServerKey, address: Address | None
+    ) -> None:
+        reason = self._against_path(forward, key, address)
+        if reason:
+            raise InvalidConfig(
+                path, "path", f"tcp where keepalived keeps the virtual server: {reason}"
+            )
+
     def _shares(
-        self, parent: Section, of: VirtualServerKey, forward: Forward
+        self, parent: Section, of: VirtualServerKey, forward: Forward, managed_by: ManagedBy
     ) -> tuple[RealServerShare, ...]:
         return tuple(
-            self._share(name, value, path, of, forward)
+            self._share(name, value, path, of, forward, managed_by)
             for name, value, path in parent.named("real_servers")
         )
 
     def _share(
-        self, name: str, value: Any, path: str, of: VirtualServerKey, forward: Forward
+        self,
+        name: str,
+        value: Any,
+        path: str,
+        of: VirtualServerKey,
+        forward: Forward,
+        managed_by: ManagedBy,
     ) -> RealServerShare:
         section = Section(value, path)
         upper = section.integer("upper_threshold", 0, MAX_THRESHOLD, 0)
@@ -1045,8 +1355,22 @@ class _Builder:
             weight=section.integer("weight", 0, MAX_WEIGHT, 1),
             upper_threshold=upper,
             lower_threshold=section.integer("lower_threshold", 0, upper, 0),
+            options=grammar.read(section, {**grammar.REAL_SERVER, **grammar.EXTRA}),
+            checkers=_checkers(section),
+            backup=section.flag("backup", False),
         )
-        section.finish()
+        if share.backup and managed_by is ManagedBy.KEEPALIVED:
+            raise InvalidConfig(
+                section.at("backup"), True, "left out: keepalived knows no backup real servers"
+            )
+        if managed_by is ManagedBy.SALT:
+            keys = (*grammar.REAL_SERVER, "checkers", "extra")
+            self.unused.extend(section.at(key) for key in keys if section.has(key))
+        section.finish("a keyword of keepalived's, see docs/pillar.md")
+        if of.fwmark and managed_by is ManagedBy.KEEPALIVED and share.port:
+            raise InvalidConfig(
+                section.at("port"), share.port, "left out: packets keep the port that they have"
+            )
         if forward is not Forward.MASQ and share.port != of.port:
             raise InvalidConfig(
                 section.at("port"),
@@ -1058,7 +1382,7 @@ class _Builder:
         if real_server is None:
             # A real server that is itself wrong has been told of already.
             if not any(p.path.startswith(f"lvs:real_servers:{name}") for p in self.problems):
-                raise InvalidConfig(path, name, _one_of("a real server", self.real_servers))
+                raise InvalidConfig(path, name, one_of("a real server", self.real_servers))
         elif forward is not Forward.TUNNEL and real_server.address.version != of.family:
             raise InvalidConfig(
                 path,
@@ -1105,7 +1429,7 @@ class _Builder:
             self.unused.append(section.path)
         return alerts
 
-    def _keepalived(self) -> tuple[str, dict[str, Any]]:
+    def _keepalived(self) -> tuple[str, Keepalived, int]:
         section = self.top.section("keepalived")
         template = section.text(
             "template",
@@ -1113,21 +1437,128 @@ class _Builder:
             "a salt:// address or an absolute path of a Jinja2 template",
             "salt://lvs/files/keepalived.conf.jinja",
         )
-        extra = plain(section.raw("extra", {}))
-        keywords.lines(extra, section.at("extra"))
+        found = sections.read(section)
+        first_mark = section.integer(
+            "path_fwmarks", 1, MAX_FWMARK - PATH_MARKS, DEFAULT_FIRST_PATH_MARK
+        )
         section.finish()
-        return template, extra
+        return template, found, first_mark
 
 
-def _vip(value: Any, path: str) -> Interface:
-    """A VIP is one address: any other prefix would also make a route to a network through the
-    interface.
+def _group_key(section: Section, group: tuple[Entry, ...], persistence: int) -> VirtualServerKey:
+    """The first of a group's."""
+    first = group[0]
+    if first.fwmark:
+        if section.has("protocol"):
+            raise InvalidConfig(
+                section.at("protocol"),
+                section.raw("protocol"),
+                "left out: the fwmark stands in its place",
+            )
+        return VirtualServerKey(None, None, 0, first.fwmark, first.family)
+    for entry in group:
+        if not entry.port and not persistence:
+            raise InvalidConfig(
+                section.at("group"), entry.line, "addresses with a port, or with a persistence"
+            )
+    protocol = section.choice("protocol", Protocol, Protocol.TCP)
+    return VirtualServerKey.of(protocol, first.addresses[0], first.port)
+
+
+def _checkers(section: Section) -> Checkers | None:
+    """keepalived's checkers; an empty list is none, where nothing said is the usual ones."""
+    if not section.has("checkers"):
+        return None
+    kind = grammar.CHECKERS_KIND
+    return tuple(kind.read(section.raw("checkers"), section.at("checkers")))
+
+
+def _sorry_server(parent: Section, of: VirtualServerKey, forward: Forward) -> SorryServer | None:
+    if not parent.has("sorry_server"):
+        return None
+    section = parent.section("sorry_server")
+    found = SorryServer(section.address("address"), section.integer("port", 1, MAX_PORT, of.port))
+    section.finish()
+    own_method = parent.has("sorry_server_lvs_method")
+    if forward is Forward.DIRECT and not own_method and found.port != of.port:
+        raise InvalidConfig(section.at("port"), found.port, f"{of.port}, the virtual server's")
+    if forward is not Forward.TUNNEL and found.address.version != of.family:
+        raise InvalidConfig(
+            section.at("address"), str(found.address), f"an IPv{of.family} address, like the VIP"
+        )
+    return found
+
+
+def _expect_checkable(config: VirtualServerConfig, section: Section) -> None:
+    """A real server can be asked as the pillar says."""
+    if config.managed_by is ManagedBy.KEEPALIVED:
+        _expect_keepalived_can_check(config, section)
+        return
+    for number, kind in enumerate(config.check.types if config.check.told else ()):
+        if reason := config.against(kind):
+            raise InvalidConfig(
+                f"{section.at('check')}:types:{number}", kind.value, f"left out: {reason}"
+            )
+
+
+def _expect_keepalived_can_check(config: VirtualServerConfig, section: Section) -> None:
+    """keepalived's own check of a real server needs a port."""
+    ports = {share.port for share in config.real_servers if share.checkers is None}
+    by_us = config.checkers is None and 0 in ports and config.key.protocol is not Protocol.SCTP
+    if config.check.port:
+        return
+    if by_us or (config.checked_by_path and not config.key.port):
+        raise InvalidConfig(
+            f"{section.at('check')}:port",
+            None,
+            "the port to check: the virtual server has none of its own",
+        )
+
+
+def _expect_quorum(config: VirtualServerConfig, section: Section) -> None:
+    """keepalived sets another quorum than one that nobody can reach, and complains."""
+    quorum = config.quorum
+    total = sum(share.weight for share in config.real_servers)
+    if section.has("quorum") and total and quorum > total:
+        raise InvalidConfig(
+            section.at("quorum"), quorum, f"at most {total}, the weights of all real servers"
+        )
+    if config.hysteresis >= max(quorum, 1):
+        raise InvalidConfig(
+            section.at("hysteresis"), config.hysteresis, f"below the quorum, {quorum}"
+        )
+
+
+def _path_marks(virtual_servers: Mapping[str, VirtualServerConfig], first: int) -> dict[str, int]:
+    """A mark for each real server that keepalived checks by path.
+
+    One goes by the real server's name, so that it stays when others come and go, and steps aside
+    from marks that the pillar uses.
     """
-    text, _, prefix = str(value).partition("/")
-    address = as_address(text if isinstance(value, str) else value, path)
-    if prefix not in ("", str(address.max_prefixlen)):
-        raise InvalidConfig(path, value, f"{address}/{address.max_prefixlen}: a VIP is one address")
-    return ipaddress.ip_interface(address)
+    names = {
+        share.name
+        for config in virtual_servers.values()
+        if config.checked_by_path
+        for share in config.real_servers
+    }
+    taken = set(_marks(virtual_servers))
+    found: dict[str, int] = {}
+    for name in sorted(names):
+        mark = first + zlib.crc32(name.encode()) % PATH_MARKS
+        while mark in taken:
+            mark = first + (mark + 1 - first) % PATH_MARKS
+        taken.add(mark)
+        found[name] = mark
+    return found
+
+
+def _marks(virtual_servers: Mapping[str, VirtualServerConfig]) -> Iterable[int]:
+    """The firewall marks that the pillar uses."""
+    for config in virtual_servers.values():
+        yield from (key.fwmark for key in config.keys)
+        own = [share.checkers for share in config.real_servers]
+        for checkers in (config.checkers, *own):
+            yield from (settings.get("fwmark", 0) for _, settings in checkers or ())
 
 
 def _scheduler_flags(section: Section, scheduler: Scheduler) -> int:
@@ -1151,8 +1582,8 @@ def read_scheduler_flags(section: Section) -> int:
     return flags
 
 
-def _netmask(section: Section, address: Address, persistence: int) -> int:
-    whole = address.max_prefixlen
+def _netmask(section: Section, family: int, persistence: int) -> int:
+    whole = WHOLE_PREFIX[family]
     if section.has("netmask") and not persistence:
         raise InvalidConfig(
             section.at("netmask"), section.raw("netmask"), "left out, or given with a persistence"
@@ -1217,24 +1648,12 @@ def read_timeouts(section: Section) -> dict[str, int]:
     return found
 
 
-def _check_type(value: Any, path: str) -> CheckType:
-    for member in CheckType:
-        if value == member.value:
-            return member
-    raise InvalidConfig(path, value, "one of " + ", ".join(member.value for member in CheckType))
-
-
 def _email(value: Any, path: str) -> str:
     if isinstance(value, str) and value.count("@") == 1:
         local, domain = value.split("@")
         if local and domain:
             return as_name(value, path)
     raise InvalidConfig(path, value, "a mail address such as noc@example.com")
-
-
-def _one_of(kind: str, names: Iterable[str]) -> str:
-    known = ", ".join(sorted(names))
-    return f"the name of {kind}: {known}" if known else f"the name of {kind}; none is defined"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1247,6 +1666,7 @@ def _contradictions(cluster: Cluster, passwords: Mapping[str, str]) -> list[Inva
         *_machines(cluster),
         *_directors_disagree(cluster),
         *_vrrp_clashes(cluster),
+        *_keepalived_clashes(cluster),
         *_virtual_server_clashes(cluster),
         *_misplaced_passwords(cluster, passwords),
     ]
@@ -1274,7 +1694,11 @@ def _machines(cluster: Cluster) -> Iterable[InvalidConfig]:
                 "a machine that is not also a director: one that holds the VIP answers for it "
                 "itself",
             )
-        if real_server.address in seen:
+        twice = real_server.address in seen and seen[real_server.address] in cluster.real_servers
+        strangers = twice and not (
+            real_server.minion or cluster.real_servers[seen[real_server.address]].minion
+        )
+        if real_server.address in seen and not strangers:
             yield InvalidConfig(
                 f"{path}:address",
                 str(real_server.address),
@@ -1287,7 +1711,8 @@ def _machines(cluster: Cluster) -> Iterable[InvalidConfig]:
 
 def _directors_disagree(cluster: Cluster) -> Iterable[InvalidConfig]:
     directors = list(cluster.directors.values())
-    if directors and not cluster.vrrp_instances and not cluster.virtual_servers:
+    said = cluster.keepalived.sections or cluster.keepalived.extra
+    if directors and not (cluster.vrrp_instances or cluster.virtual_servers or said):
         yield InvalidConfig(
             "lvs:directors",
             list(cluster.directors),
@@ -1302,104 +1727,297 @@ def _directors_disagree(cluster: Cluster) -> Iterable[InvalidConfig]:
         )
     if not directors and (cluster.vrrp_instances or cluster.virtual_servers):
         yield InvalidConfig("lvs:directors", {}, "at least one: virtual servers need a director")
-    by_priority: dict[int, str] = {}
-    for director in directors:
-        path = f"lvs:directors:{director.minion_id}"
-        if director.priority in by_priority:
+    seen: dict[str, None] = {}
+    for name in cluster.vrrp_instances:
+        for problem in _instance_disagrees(cluster, name):
+            if str(problem) not in seen:
+                seen[str(problem)] = None
+                yield problem
+
+
+def _instance_disagrees(cluster: Cluster, name: str) -> Iterable[InvalidConfig]:
+    """What directors want to be in one instance; each wants one thing in most, so that a path may
+    come up again and again.
+    """
+    by_priority: dict[int | None, str] = {}
+    mine = {director: own.vrrp_instances[name] for director, own in cluster.directors.items()}
+    highest = max((instance.priority or 0 for instance in mine.values()), default=0)
+    for director, instance in mine.items():
+        general = cluster.directors[director]
+        place = f"lvs:directors:{director}"
+        at = place if instance.priority == general.priority else f"{place}:vrrp_instances:{name}"
+        if instance.priority in by_priority:
             yield InvalidConfig(
-                f"{path}:priority",
-                director.priority,
-                f"another than that of {by_priority[director.priority]}, or nobody knows who "
+                f"{at}:priority",
+                instance.priority,
+                f"another than that of {by_priority[instance.priority]}, or nobody knows who "
                 "should hold the VIPs",
             )
-        by_priority.setdefault(director.priority, director.minion_id)
-    yield from _two_masters(directors)
-
-
-def _two_masters(directors: list[Director]) -> Iterable[InvalidConfig]:
-    masters = [director for director in directors if director.state is VrrpState.MASTER]
-    highest = max((director.priority for director in directors), default=0)
-    for director in masters:
-        if director.priority < highest:
+        by_priority.setdefault(instance.priority, director)
+        if instance.state is not VrrpState.MASTER:
+            continue
+        at = place if general.state is VrrpState.MASTER else f"{place}:vrrp_instances:{name}"
+        if cluster.vrrp_instances[name].state is VrrpState.MASTER:
+            at = f"lvs:vrrp_instances:{name}"
+        if (instance.priority or 0) < highest:
             yield InvalidConfig(
-                f"lvs:directors:{director.minion_id}:state",
-                director.state.value,
-                "BACKUP: another director has a higher priority",
+                f"{at}:state", "MASTER", "BACKUP: another director has a higher priority"
+            )
+        if instance.waits:
+            yield InvalidConfig(
+                f"{at}:state",
+                "MASTER",
+                f"BACKUP or left out, as {name} has nopreempt or preempt_delay: keepalived takes "
+                "no other",
+            )
+        if demands.strict_master(instance, cluster.directors[director].keepalived):
+            yield InvalidConfig(
+                f"{at}:state",
+                "MASTER",
+                f"BACKUP or left out, as {name} is strict: there only priority "
+                f"{MAX_PRIORITY}, the addresses' owner, starts as MASTER",
             )
 
 
 def _vrrp_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
     routers: dict[tuple[str, int, int], str] = {}
-    holders: dict[Interface, str] = {}
+    holders: dict[Address, str] = {}
     for name, instance in cluster.vrrp_instances.items():
         path = f"lvs:vrrp_instances:{name}"
         router = (instance.interface, instance.virtual_router_id, instance.family)
-        if router in routers:
+        # Different neighbours, or another group of them, tell two with one number apart.
+        alone = instance.by_unicast or "mcast_dst_ip" in instance.options
+        if router in routers and not alone:
             yield InvalidConfig(
                 f"{path}:virtual_router_id",
                 instance.virtual_router_id,
                 f"another than that of {routers[router]}, which uses it on {instance.interface} "
                 "too",
             )
-        routers.setdefault(router, name)
-        for vip in instance.virtual_ipaddress:
-            if vip in holders:
-                yield InvalidConfig(
-                    f"{path}:virtual_ipaddress",
-                    str(vip.ip),
-                    f"in one instance only; {holders[vip]} has it too",
+        if not alone:
+            routers.setdefault(router, name)
+        for vip in instance.vips:
+            if vip.ip in holders:
+                key = (
+                    "virtual_ipaddress"
+                    if vip in instance.virtual_ipaddress
+                    else "virtual_ipaddress_excluded"
                 )
-            holders.setdefault(vip, name)
-        if instance.auth_pass is not None and instance.family == 6:
+                yield InvalidConfig(
+                    f"{path}:{key}",
+                    str(vip.ip),
+                    f"in one instance only; {holders[vip.ip]} has it too",
+                )
+            holders.setdefault(vip.ip, name)
+        yield from _version_forbids(instance, cluster.keepalived.vrrp_version)
+        if instance.unicast:
+            yield from _no_neighbours(cluster, instance)
+
+
+def _version_forbids(instance: VrrpInstance, default: int) -> Iterable[InvalidConfig]:
+    version = instance.version(default)
+    path = f"lvs:vrrp_instances:{instance.name}"
+    why = "with IPv6, where VRRP is version 3" if instance.family == 6 else "with VRRP version 3"
+    longest = instances.LONGEST_ADVERT_INT[version]
+    if instance.advert_int > longest:
+        yield InvalidConfig(f"{path}:advert_int", instance.advert_int, f"at most {longest:g} {why}")
+    if version == 2 and instance.advert_int != int(instance.advert_int):
+        yield InvalidConfig(
+            f"{path}:advert_int",
+            instance.advert_int,
+            "whole seconds, or given with version: 3 on all directors",
+        )
+    if instance.family == 6 and instance.options.get("version") == 2:
+        yield InvalidConfig(f"{path}:version", 2, "3 or left out: version 2 has no IPv6")
+    if instance.auth_pass is not None and version == 3:
+        why = "VRRP for IPv6 is version 3" if instance.family == 6 else "its version is 3"
+        yield InvalidConfig(
+            f"lvs_secrets:vrrp_instances:{instance.name}",
+            MASK,
+            f"left out: {why}, which knows no password (RFC 5798 section 9)",
+        )
+
+
+def _no_neighbours(cluster: Cluster, instance: VrrpInstance) -> Iterable[InvalidConfig]:
+    """Directors of which the others do not know where they are."""
+    for name, director in cluster.directors.items():
+        own = director.vrrp_instances[instance.name].options
+        known = director.address is not None and director.address.version == instance.family
+        if not known and not ("unicast_src_ip" in own and "unicast_peer" in own):
             yield InvalidConfig(
-                f"lvs_secrets:vrrp_instances:{name}",
-                MASK,
-                "left out: VRRP for IPv6 is version 3, which knows no password (RFC 5798 section "
-                "9)",
+                f"lvs:directors:{name}:address",
+                None if director.address is None else str(director.address),
+                f"its own IPv{instance.family} address: lvs:vrrp_instances:{instance.name} has "
+                "unicast",
             )
 
 
-def _virtual_server_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
-    held = {
-        vip.ip for instance in cluster.vrrp_instances.values() for vip in instance.virtual_ipaddress
+def _keepalived_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
+    seen: set[str] = set()
+    kept = {
+        name: config
+        for name, config in cluster.virtual_servers.items()
+        if config.managed_by is ManagedBy.KEEPALIVED
     }
+    addresses = {name: str(server.address) for name, server in cluster.real_servers.items()}
+    for director in cluster.directors.values():
+        for problem in (
+            *sections.dangling(director.keepalived, director.vrrp_instances),
+            *_told_twice(cluster, director),
+            *demands.of_sections(director.keepalived),
+            *demands.of_instances(director, cluster.vrrp_instances),
+            *demands.of_scripts(director, kept),
+        ):
+            if str(problem) not in seen:
+                seen.add(str(problem))
+                yield problem
+    yield from sections.divided(
+        cluster.keepalived,
+        {name: director.vrrp_instances for name, director in cluster.directors.items()},
+    )
+    for name, config in cluster.virtual_servers.items():
+        yield from _checkers_lead_nowhere(cluster, config, f"lvs:virtual_servers:{name}")
+    for name, config in kept.items():
+        yield from demands.of_virtual_server(config, f"lvs:virtual_servers:{name}", addresses)
+
+
+def _told_twice(cluster: Cluster, director: Director) -> Iterable[InvalidConfig]:
+    told = director.keepalived.global_defs
+    path = "lvs:keepalived:global_defs"
+    if cluster.alerts.by is AlertsBy.KEEPALIVED:
+        for keyword in sections.MAIL:
+            if keyword in told:
+                yield InvalidConfig(
+                    f"{path}:{keyword}", told[keyword], f"left out: lvs:alerts:{keyword} says it"
+                )
+    if "lvs_timeouts" in told and cluster.ipvs.timeouts:
+        yield InvalidConfig(
+            f"{path}:lvs_timeouts",
+            told["lvs_timeouts"],
+            "left out, or lvs:ipvs:timeouts is: both set the same",
+        )
+
+
+def _checkers_lead_nowhere(
+    cluster: Cluster, config: VirtualServerConfig, path: str
+) -> Iterable[InvalidConfig]:
+    """Checkers that read what no section defines."""
+    wanted = {"FILE_CHECK": ("track_file", "track_file"), "BFD_CHECK": ("name", "track_bfd")}
+    places = [(path, config.checkers)] + [
+        (f"{path}:real_servers:{share.name}", share.checkers) for share in config.real_servers
+    ]
+    for place, checkers in places:
+        for number, (kind, settings) in enumerate(checkers or ()):
+            if kind not in wanted:
+                continue
+            key, tracked = wanted[kind]
+            section, block = sections.TRACKED[tracked]
+            known = cluster.keepalived.names(section, block)
+            if settings.get(key) not in known:
+                yield InvalidConfig(
+                    f"{place}:checkers:{number}:{kind}:{key}",
+                    settings.get(key),
+                    one_of(f"an entry of lvs:keepalived:{section}", known),
+                )
+
+
+def _held(cluster: Cluster) -> frozenset[Address]:
+    """The VIPs that directors hold, be it in turn or all of them always."""
+    found = [vip.ip for instance in cluster.vrrp_instances.values() for vip in instance.vips]
+    for line in cluster.keepalived.sections.get("static_ipaddress", ()):
+        with contextlib.suppress(ValueError):
+            found.append(ipaddress.ip_interface(line.split()[0]).ip)
+    return frozenset(found)
+
+
+def _virtual_server_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
+    held = _held(cluster)
     own = {server.address: name for name, server in cluster.real_servers.items()}
     seen: dict[VirtualServerKey, str] = {}
     for name, config in cluster.virtual_servers.items():
         path = f"lvs:virtual_servers:{name}"
-        if config.key in seen:
-            yield InvalidConfig(
-                path,
-                str(config.key),
-                f"another protocol, address or port than those of {seen[config.key]}",
-            )
-        seen.setdefault(config.key, name)
-        if config.managed_by is ManagedBy.KEEPALIVED and not _has_weight(cluster, config):
+        for key in config.keys:
+            if key in seen:
+                yield InvalidConfig(
+                    path,
+                    str(key),
+                    f"another protocol, address or port than those of {seen[key]}",
+                )
+            seen.setdefault(key, name)
+        if config.managed_by is ManagedBy.KEEPALIVED and not _has_weight(config):
             yield InvalidConfig(
                 f"{path}:real_servers",
                 [share.name for share in config.real_servers],
-                "at least one that is enabled and has a weight above 0: keepalived 2.2 does not "
-                "keep a virtual server "
-                "without",
+                "at least one that has a weight above 0: keepalived 2.2 does not keep a virtual "
+                "server without",
             )
-        if cluster.vrrp_instances and config.address not in held:
+        if config.real_servers and all(share.backup for share in config.real_servers):
             yield InvalidConfig(
-                f"{path}:address",
-                str(config.address),
-                "in some vrrp_instance's virtual_ipaddress, or no director answers for it",
+                f"{path}:real_servers",
+                [share.name for share in config.real_servers],
+                "at least one that is no backup",
             )
-        if config.address in own:
+        yield from _twice(cluster, config, path)
+        yield from _sorry_among_them(cluster, config, path)
+        ours = config.managed_by is ManagedBy.SALT
+        for vip in config.addresses:
+            if cluster.vrrp_instances and ours and vip not in held:
+                yield InvalidConfig(
+                    f"{path}:address",
+                    str(vip),
+                    "in some vrrp_instance's virtual_ipaddress, or no director answers for it",
+                )
+            if vip in own:
+                yield InvalidConfig(
+                    f"{path}:{'group' if config.group else 'address'}",
+                    str(vip),
+                    f"a VIP, not the own address of real server {own[vip]}",
+                )
+        ports = {entry.port for entry in config.group}
+        if len(ports) > 1 and config.forward is not Forward.MASQ:
             yield InvalidConfig(
-                f"{path}:address",
-                str(config.address),
-                f"a VIP, not the own address of real server {own[config.address]}",
+                f"{path}:group",
+                [entry.line for entry in config.group],
+                "of one port: only forward masq can change the port",
             )
 
 
-def _has_weight(cluster: Cluster, config: VirtualServerConfig) -> bool:
-    return any(
-        share.weight and cluster.real_servers[share.name].enabled for share in config.real_servers
-    )
+def _twice(cluster: Cluster, config: VirtualServerConfig, path: str) -> Iterable[InvalidConfig]:
+    """Machines that Salt does not run may share an address; the kernel still tells them apart by
+    it.
+    """
+    seen: dict[tuple[Address, int], str] = {}
+    for share in config.real_servers:
+        own = cluster.real_servers[share.name]
+        place = (own.address, share.port)
+        if place in seen and not own.minion:
+            yield InvalidConfig(
+                f"{path}:real_servers:{share.name}",
+                endpoint(*place),
+                f"another address or port than those of {seen[place]}",
+            )
+        seen.setdefault(place, share.name)
+
+
+def _sorry_among_them(
+    cluster: Cluster, config: VirtualServerConfig, path: str
+) -> Iterable[InvalidConfig]:
+    """A real server that is the sorry server too would be taken out with what it stands in for."""
+    sorry = config.sorry_server
+    if sorry is None or config.managed_by is not ManagedBy.SALT:
+        return
+    for share in config.real_servers:
+        address = cluster.real_servers[share.name].address
+        if (address, share.port) == (sorry.address, sorry.port):
+            yield InvalidConfig(
+                f"{path}:sorry_server:address",
+                str(address),
+                f"another address than that of real server {share.name}, or it as a backup",
+            )
+
+
+def _has_weight(config: VirtualServerConfig) -> bool:
+    return any(share.weight for share in config.real_servers)
 
 
 def _misplaced_passwords(cluster: Cluster, passwords: Mapping[str, str]) -> Iterable[InvalidConfig]:
@@ -1408,7 +2026,7 @@ def _misplaced_passwords(cluster: Cluster, passwords: Mapping[str, str]) -> Iter
             yield InvalidConfig(
                 f"lvs_secrets:vrrp_instances:{name}",
                 MASK,
-                _one_of("a VRRP instance", cluster.vrrp_instances),
+                one_of("a VRRP instance", cluster.vrrp_instances),
             )
 
 

@@ -7,6 +7,7 @@ asked for by the end is a spelling error.
 
 from __future__ import annotations
 
+import difflib
 import enum
 import ipaddress
 import re
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from saltext.lvs.errors import MASK, InvalidConfig
+from saltext.lvs.masking import is_password_keyword
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.Enum)
@@ -260,20 +262,31 @@ class Section:
     def _names_to_mapping(self, key: str, names: Iterable[Any]) -> dict[str, None]:
         seen: dict[str, None] = {}
         for name in names:
-            if name in seen:
-                raise InvalidConfig(self.at(key), name, "named only once")
-            seen[as_name(name, self.at(key))] = None
+            known = as_name(name, self.at(key))
+            if known in seen:
+                raise InvalidConfig(self.at(key), known, "named only once")
+            seen[known] = None
         return seen
 
     def section(self, key: str) -> Section:
         """The mapping under a key, empty if it is not given."""
         return Section(self.raw(key), self.at(key))
 
-    def finish(self) -> None:
-        """Call when all keys have been asked for: what is left over is misspelt or misplaced."""
+    def finish(self, more: str = "") -> None:
+        """Call when all keys have been asked for: what is left over is misspelt or misplaced.
+
+        more
+            What else it may be than those that are told; those that look alike are told only.
+        """
         for key in self._values:
             if key not in self._asked:
-                known = ", ".join(sorted(self._asked))
                 # A misplaced password must not be printed by the very error that says so.
-                value = MASK if "pass" in str(key).lower() else self._values[key]
-                raise InvalidConfig(self.at(key), value, f"left out, or one of: {known}")
+                value = MASK if is_password_keyword(str(key)) else self._values[key]
+                raise InvalidConfig(self.at(key), value, f"left out, or {self._known(key, more)}")
+
+    def _known(self, key: object, more: str) -> str:
+        known = sorted(self._asked)
+        if not more:
+            return f"one of: {', '.join(known)}"
+        alike = difflib.get_close_matches(str(key), known, n=1)
+        return ", or ".join([*(f"spelt {word}" for word in alike), more])
