@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saltext.lvs import arp, links, realserver, rtnetlink, watch
+from saltext.lvs import arp, dummywatch, links, realserver, rtnetlink, watch
 from saltext.lvs.errors import InUse
 from saltext.lvs.links import Duty
 
@@ -136,7 +136,7 @@ def test_what_is_given_up_and_lost_is_not_put_back() -> None:
 def test_the_watcher_lets_go_and_tells(client: Callable[[str], Callable[[], None]]) -> None:
     sent: list[dict[str, Any]] = []
     close = client("10.10.10.10")
-    watcher = watch.Watcher(watch.Memory(duty=DISABLED), "rs1", sent.extend)
+    watcher = watch.Watcher(dummywatch.Memory(duty=DISABLED), "rs1", sent.extend)
     realserver.present(DISABLED)
     watcher.start(repeat=0.5)
     try:
@@ -179,7 +179,7 @@ def test_a_clock_that_is_set_back_makes_no_vip_stay_for_long() -> None:
 
 def test_a_watcher_whose_pillar_has_it_enabled_lets_nothing_go() -> None:
     realserver.present(DISABLED)
-    watcher = watch.Watcher(watch.Memory(duty=DUTY), "rs1", lambda _: None)
+    watcher = watch.Watcher(dummywatch.Memory(duty=DUTY), "rs1", lambda _: None)
     watcher.start(repeat=3600)
     try:
         time.sleep(3)
@@ -290,11 +290,11 @@ def test_many_interfaces_with_many_vips() -> None:
         assert len(realserver.present(duty).ops) == 1001
     for duty in duties:
         assert realserver.present(duty) == realserver.Outcome(())
-        memory = watch.Memory(duty=duty)
-        assert [event["tag"] for event in watch.look(memory, "rs1", 3600)] == ["state"]
+        memory = dummywatch.Memory(duty=duty)
+        assert [event["tag"] for event in dummywatch.look(memory, "rs1", 3600)] == ["state"]
         before = time.thread_time()
         for _ in range(20):
-            assert list(watch.look(memory, "rs1", 3600, changed=False)) == []
+            assert list(dummywatch.look(memory, "rs1", 3600, changed=False)) == []
         # The grain of the lab's clock is 10 ms.
         assert time.thread_time() - before < 0.5
     assert held() == ["10.10.10.10/32", "fd00::10/128"]
