@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.bench import bus, peers, plot, realserver, results, suite
+from tests.bench import (
+    bus,
+    directors,
+    gaps,
+    healthy,
+    peers,
+    plot,
+    realserver,
+    reloading,
+    results,
+    suite,
+)
 from tests.bench.results import Result
 from tests.bench.suite import Pace, Samples
 
@@ -41,7 +52,14 @@ REAL_SERVER = {
     "idle": Part(partial(suite.run, realserver.IDLE_JOBS), realserver.idle),
     "bus": Part(bus.measure, bus.results),
 }
-PARTS = TABLE | REAL_SERVER
+DIRECTOR = {
+    "vrrp": Part(directors.measure, directors.results),
+    "reload": Part(reloading.measure, reloading.results),
+    "failover": Part(gaps.measure, gaps.results),
+    "health": Part(healthy.measure, healthy.results),
+    "dying": Part(healthy.measure_views, healthy.views),
+}
+PARTS = TABLE | REAL_SERVER | DIRECTOR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _draw(parts, samples, RESULTS.parent)
     if chosen.docs:
         _draw(parts, samples, PAGE.parent / "images")
-        text = _for_page(_of(by_part, TABLE), _of(by_part, REAL_SERVER), chosen.rounds)
+        text = _for_page(*(_of(by_part, names) for names in (TABLE, REAL_SERVER, DIRECTOR)))
         PAGE.write_text(results.into_page(PAGE.read_text(), text))
     return _tell(found, samples)
 
@@ -107,17 +125,22 @@ def _tell(found: Sequence[Result], samples: Samples) -> int:
     return 1 if missed else 0
 
 
-def _for_page(table: Sequence[Result], real_server: Sequence[Result], rounds: int) -> str:
+def _for_page(
+    table: Sequence[Result], real_server: Sequence[Result], director: Sequence[Result]
+) -> str:
     python, linux = platform.python_version(), platform.release()
     return f"""
-With Python {python} on the lab's Linux {linux}, in {rounds} rounds. The table of a director,
-medians of the rounds:
+With Python {python} on the lab's Linux {linux}. The table of a director, medians of the rounds:
 
 {results.markdown(table)}
 
 The VIPs of a real server:
 
 {results.markdown(real_server)}
+
+keepalived on a director:
+
+{results.markdown(director)}
 """
 
 

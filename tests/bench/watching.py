@@ -111,14 +111,14 @@ def reactor(load: Load) -> Steps:
 
 
 def _lost(load: Load, heals: bool) -> Steps:
-    from saltext.lvs import links, realserver, watch
+    from saltext.lvs import dummywatch, links, realserver, watch
 
     own = ipaddress.ip_address(ADDRESS)
     duty = links.Duty("prod", INTERFACE, links.as_vips(VIPS), own, heals)
     realserver.present(duty)
-    watch.REPAIRS_IN_A_MINUTE = load.times + 1
+    dummywatch.REPAIRS_IN_A_MINUTE = load.times + 1
     told, queued, back = Told(), [], []
-    watcher = watch.Watcher(watch.Memory(duty=duty), "rs1", told.take)
+    watcher = watch.Watcher(dummywatch.Memory(duty=duty), "rs1", told.take)
     links.preload()
     watcher.start(repeat=3600)
     with Hand(VIPS) as hand:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import peers, suite, watching, worker
+from tests.bench import asking, configuring, peers, suite, watching, worker
+from tests.bench.big import Kept
+from tests.bench.healthy import SIDES, Asked
 from tests.bench.realserver import Load
 from tests.bench.tables import Size
 
 SIZE = Size(2, 100)
 LOAD = Load(2, 2)
+KEPT = Kept(2, 2, 2)
 STEPS = {
     "create": {"create"},
     "acknowledge": {"create"},
@@ -35,6 +38,15 @@ REAL_SERVER_STEPS = {
     "idle": {"look", "call", "both"},
 }
 
+ASKED = Asked(4, 100, 2)
+ASKED_STEPS = {
+    "cost": {"each", "share", "kept up", "memory", "calls"},
+    "both": {"share", "kept up"},
+    "one dies": {"took"},
+    "half die": {"took"},
+}
+KEPT_STEPS = {"library": {"render", "check"}, "salt": {"plan"}}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _floor() -> None:
@@ -44,6 +56,15 @@ def _floor() -> None:
 def test_there_are_no_other_jobs() -> None:
     assert STEPS.keys() == worker.JOBS.keys()
     assert REAL_SERVER_STEPS.keys() == watching.JOBS.keys()
+    assert KEPT_STEPS.keys() == configuring.JOBS.keys()
+    assert ASKED_STEPS.keys() == asking.JOBS.keys()
+    assert set(SIDES) == asking.SIDES.keys()
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("job", ASKED_STEPS)
+def test_a_job_on_real_servers_that_are_asked_tells_of_each_step(job: str, side: str) -> None:
+    assert suite.run_job(f"{job}, {side}", ASKED).keys() == ASKED_STEPS[job]
 
 
 @pytest.mark.parametrize("job", STEPS)
@@ -62,3 +83,10 @@ def test_a_job_of_a_real_server_finds_its_vips_where_they_should_be(job: str) ->
         assert all(isinstance(time, float) and time > 0 for time in times)
     if job in ("local", "reactor"):
         assert [len(steps[step]) for step in steps] == [LOAD.times] * len(steps)
+
+
+@pytest.mark.parametrize("job", KEPT_STEPS)
+def test_a_job_of_a_configuration_finds_keepalived_content_with_it(job: str) -> None:
+    steps = suite.run_job(job, KEPT)
+    assert steps.keys() == KEPT_STEPS[job]
+    assert all(isinstance(time, float) and time > 0 for time in steps.values())

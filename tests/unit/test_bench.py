@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+from saltext.lvs import model
 
-from tests.bench import plot, realserver, results, suite, tables
+from tests.bench import gaps, plot, realserver, reloading, results, suite, tables
+from tests.bench.big import Kept
 from tests.bench.realserver import Load
 from tests.bench.results import Goal, Numbers, Result, at_most, faster, within_floor
 from tests.bench.suite import Point, Samples
@@ -219,6 +221,67 @@ def test_many_vips_stand_beside_one_ip_each_and_beside_a_batch() -> None:
         (20, 20, "at most 250 ms", True),
         (20, 800, None, None),
     ]
+
+
+def test_a_reload_may_cost_nothing_and_the_worst_of_all_reloads_counts() -> None:
+    samples = Samples()
+    samples.add(reloading.LIBRARY, {"render": 600, "check": 700})
+    samples.add(reloading.SALT, {"plan": 2100})
+    for failed, pause in ((0, 1010), (1, 1020)):
+        samples.add(
+            reloading.RELOAD,
+            {
+                "apply": 3000,
+                "failed": failed,
+                "gap": 60,
+                "lost": 0,
+                "other masters": 0,
+                "pause": pause,
+            },
+        )
+    assert [(row.ours, row.goal, row.met) for row in reloading.results(samples)] == [
+        (1300, "at most 2 s", True),
+        (2100, "at most 2 s", False),
+        (3000, None, None),
+        (1, "at most none", False),
+        (0, "at most none", True),
+        (0, "at most none", True),
+        (1020, "at most 3 s", True),
+        (60, "at most 1 s", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "plain", "met"),
+    [
+        pytest.param(880, 800, True, id="just within noise"),
+        pytest.param(890, 800, False, id="longer"),
+        pytest.param(60, 21, True, id="of a short gap some milliseconds are noise"),
+        pytest.param(62, 21, False, id="more of them are not"),
+    ],
+)
+def test_a_gap_may_not_be_longer_than_that_of_keepalived_alone(
+    ours: int, plain: int, met: bool
+) -> None:
+    samples = Samples()
+    for side, gap in (("ours", ours), ("plain", plain)):
+        for kind in gaps.KINDS:
+            steps = {"gap": gap, "gap of theirs": gap, "back of theirs": 20, "failed": 0}
+            samples.add(gaps.job(kind, side), steps)
+    met_by_name = {row.name: row.met for row in gaps.results(samples)}
+    assert list(met_by_name.values()) == [met, met, True, True, met, True]
+
+
+def test_a_large_cluster_is_one_that_the_pillar_allows_and_1_percent_of_it_changes() -> None:
+    size = Kept(2, 5, 20)
+    before, after = (model.from_pillar(size.pillar(reweighted=word)) for word in (False, True))
+    assert size.virtual_servers == len(before.virtual_servers) == 10
+    weights = [
+        [share.weight for each in cluster.virtual_servers.values() for share in each.real_servers]
+        for cluster in (before, after)
+    ]
+    assert len(weights[0]) == size.real_servers == 200
+    assert sum(old != new for old, new in zip(*weights, strict=True)) == 2
 
 
 def test_growth_is_from_the_smallest_table_to_the_largest() -> None:
