@@ -18,6 +18,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 saltext.lvs.refresh(__file__)
 
 from saltext.lvs import (  # noqa: E402
+    dummywatch,
     errors,
     links,
     model,
@@ -386,9 +387,9 @@ def look(beacon="by hand", repeat=30):
     """
     if beacon in watch.watchers:
         raise errors.WrongState(f"{beacon} has a watcher, which looks for itself")
-    memory = watch.memory(beacon)
-    watch.brief(memory, __pillar__, __opts__["id"])
-    return list(watch.look(memory, __opts__["id"], repeat))
+    memory = watch.memory(beacon, dummywatch.Memory)
+    dummywatch.brief(memory, __pillar__, __opts__["id"])
+    return list(dummywatch.look(memory, __opts__["id"], repeat))
 
 
 @_salt_errors
@@ -414,16 +415,16 @@ def watch_(beacon="dummy", repeat=30):
 
         salt rs1 dummy.watch
     """
-    memory = watch.memory(beacon)
+    memory = watch.memory(beacon, dummywatch.Memory)
     # With beacons_before_connect Salt keeps the beacons of the moment before it had a pillar, and
     # these never see one, until it is told to make them anew.
     if not __pillar__ and watch.should_ask(memory, time.monotonic()):
         __salt__["event.fire"]({}, "beacons_refresh")
     try:
-        watch.brief(memory, __pillar__, __opts__["id"])
+        dummywatch.brief(memory, __pillar__, __opts__["id"])
     except errors.InvalidConfig as error:
         log.error("The pillar describes no cluster that beacon %s could watch: %s", beacon, error)
-    return watch.watch(beacon, __opts__["id"], repeat, lambda: _sender(beacon))
+    return watch.watch(beacon, dummywatch.Memory, __opts__["id"], repeat, lambda: _sender(beacon))
 
 
 @_salt_errors
@@ -557,19 +558,20 @@ def _changed(duty, ops, files, besides=None):
     name = duty.interface
     unwatched, until = f"{name}, unwatched", f"{name}, until nobody uses it"
     given_up, watched = (besides.given_up, besides.unwatched) if besides else ((), ())
+    at_boot = persistence.told(files)
     return {
         "interface": name,
         "operations": [
             *map(str, ops),
             *(f"give up {vip} on {until}" for vip in given_up),
             *(f"watch {vip} on {name} from now on" for vip in watched),
-            *map(str, files),
+            *at_boot["operations"],
         ],
         "changes": {
             **links.changes(ops),
             **{str(vip): {"old": name, "new": until} for vip in given_up},
             **{str(vip): {"old": unwatched, "new": name} for vip in watched},
-            **{change.path: change.as_data() for change in files},
+            **at_boot["changes"],
         },
     }
 

@@ -17,14 +17,18 @@ saltext.lvs.refresh(__file__)
 
 from saltext.lvs import (  # noqa: E402 -- the library as it is now on disk
     boot,
+    description,
     errors,
     files,
     ipvs,
     ipvsadm,
     model,
     namespaces,
+    overlay,
+    persistence,
     plan,
     settings,
+    wishes,
 )
 from saltext.lvs import connections as kernels_list  # noqa: E402
 from saltext.lvs import stats as statistics  # noqa: E402
@@ -100,10 +104,13 @@ def plan_(cluster=None, purge=None, table=None, absent=(), netns=None):
     The answer has ``operations``, sentences in the order in which they would be carried out, and
     ``changes``, an ``old`` and a ``new`` for each virtual server and real server. Both are empty
     when the table is as it should be. ``loaded`` tells whether the kernel has IPVS loaded; where it
-    has not, the table counts as empty.
+    has not, the table counts as empty. ``notes`` are sentences that tell what will not be as the
+    pillar has it, and why: a real server that the beacon ``real_server`` has found dead keeps
+    weight 0, one that an operator has drained too (``lvs.drain``).
 
     cluster
-        The cluster, in the form of the pillar's ``lvs``; by default that pillar.
+        The cluster, in the form of the pillar's ``lvs``, and nothing else; by default that pillar,
+        with what checks and operators say of it.
 
     purge
         Whether virtual servers that the cluster does not name would be deleted; by default the
@@ -124,8 +131,8 @@ def plan_(cluster=None, purge=None, table=None, absent=(), netns=None):
 
         salt 'lb*' ipvs.plan
     """
-    wanted = _wanted(cluster, purge, table, absent)
-    return {**_planned(wanted, netns), "loaded": ipvs.loaded()}
+    wanted, adjust = _wanted(cluster, purge, table, absent, netns)
+    return {**_planned(wanted, netns, adjust), "loaded": ipvs.loaded(), "notes": adjust.notes}
 
 
 @_salt_errors
@@ -136,7 +143,8 @@ def apply_(cluster=None, purge=None, table=None, absent=(), netns=None):
     Nothing is flushed: what is right stays untouched, real servers are added before others go, and
     open connections to real servers that remain live on. The answer has ``operations`` and
     ``changes`` as of ``ipvs.plan``, but of what really changed, and ``left``: operations that are
-    missing still because another program writes to the table too.
+    missing still because another program writes to the table too. ``notes`` are as of
+    ``ipvs.plan``.
 
     cluster, purge, table, absent
         As for ``ipvs.plan``.
@@ -150,8 +158,9 @@ def apply_(cluster=None, purge=None, table=None, absent=(), netns=None):
 
         salt 'lb*' ipvs.apply
     """
-    wanted = _wanted(cluster, purge, table, absent)
-    return _done(namespaces.within(netns, lambda: ipvs.apply(**wanted)))
+    wanted, adjust = _wanted(cluster, purge, table, absent, netns)
+    done = _done(namespaces.within(netns, lambda: ipvs.apply(**wanted, adjust=adjust)))
+    return {**done, "notes": adjust.notes}
 
 
 @_salt_errors
@@ -164,6 +173,7 @@ def add_virtual_server(
     scheduler_flags=(),
     persistence_engine="",
     netns=None,
+    force=False,
 ):
     """
     Add a virtual server to the kernel's table, without real servers.
@@ -192,6 +202,11 @@ def add_virtual_server(
     persistence_engine
         ``sip`` keeps a SIP call with its real server, by its Call-ID; empty for none.
 
+    force
+        Also where keepalived keeps it, as the pillar says: keepalived does not see the change, and
+        undoes it when it next has something to do there. The same for every function that changes
+        a virtual server or a real server.
+
     Raises SaltInvocationError for a wrong value, CommandExecutionError where it is there already,
     and what ``ipvs.apply`` raises.
 
@@ -217,7 +232,7 @@ def add_virtual_server(
             raise errors.WrongState(f"{key} is there already; ipvs.set_virtual_server changes it")
         return tables.with_settings(model.VirtualServer.empty(key), given)
 
-    return _edited(key, added, netns, cluster)
+    return _edited(key, added, netns, cluster, force)
 
 
 @_salt_errors
@@ -230,6 +245,7 @@ def set_virtual_server(
     scheduler_flags=None,
     persistence_engine=None,
     netns=None,
+    force=False,
 ):
     """
     Change settings of a virtual server in the kernel's table. What is not named stays as it is, and
@@ -256,12 +272,16 @@ def set_virtual_server(
         persistence_engine=persistence_engine,
     )
     return _edited(
-        key, lambda current: tables.with_settings(_there(current, key), given), netns, cluster
+        key,
+        lambda current: tables.with_settings(_there(current, key), given),
+        netns,
+        cluster,
+        force,
     )
 
 
 @_salt_errors
-def delete_virtual_server(virtual_server, netns=None):
+def delete_virtual_server(virtual_server, netns=None, force=False):
     """
     Delete a virtual server, with its real servers, from the kernel's table. Its connections are
     cut. One that is not there is no error.
@@ -275,7 +295,7 @@ def delete_virtual_server(virtual_server, netns=None):
         salt lb1 ipvs.delete_virtual_server 'udp 10.10.10.10:53'
     """
     cluster = _cluster()
-    return _edited(_key(virtual_server, cluster), lambda current: None, netns, cluster)
+    return _edited(_key(virtual_server, cluster), lambda current: None, netns, cluster, force)
 
 
 @_salt_errors
@@ -290,6 +310,7 @@ def add_real_server(
     tunnel_port=None,
     tunnel_checksum=None,
     netns=None,
+    force=False,
 ):
     """
     Add a real server to a virtual server in the kernel's table.
@@ -354,7 +375,7 @@ def add_real_server(
             )
         return tables.with_real_server(current, real, given)
 
-    return _edited(key, added, netns, cluster)
+    return _edited(key, added, netns, cluster, force)
 
 
 @_salt_errors
@@ -369,6 +390,7 @@ def set_real_server(
     tunnel_port=None,
     tunnel_checksum=None,
     netns=None,
+    force=False,
 ):
     """
     Change settings of a real server in the kernel's table. What is not named stays as it is, and so
@@ -401,11 +423,11 @@ def set_real_server(
         held = _held(_there(current, key), spelt)
         return tables.with_real_server(current, held.key, given)
 
-    return _edited(key, changed, netns, cluster)
+    return _edited(key, changed, netns, cluster, force)
 
 
 @_salt_errors
-def delete_real_server(virtual_server, real_server, netns=None):
+def delete_real_server(virtual_server, real_server, netns=None, force=False):
     """
     Take a real server out of a virtual server in the kernel's table. Its connections are cut:
     ``ipvs.set_weight`` with 0 lets them end. One that is not there is no error.
@@ -428,16 +450,16 @@ def delete_real_server(virtual_server, real_server, netns=None):
             return current
         return tables.without_real_server(current, _held(current, spelt).key)
 
-    return _edited(key, taken_out, netns, cluster)
+    return _edited(key, taken_out, netns, cluster, force)
 
 
 @_salt_errors
-def set_weight(virtual_server, real_server, weight, netns=None):
+def set_weight(virtual_server, real_server, weight, netns=None, force=False):
     """
     Set the weight of a real server in the kernel's table, and nothing else.
 
     This is the raw door: nobody remembers it, and the next ``ipvs.apply`` or highstate sets back
-    what the pillar says. To take a machine out for longer, say ``enabled: False`` in the pillar.
+    what the pillar says. ``lvs.drain`` and ``lvs.set_weight`` last.
     Returns ``operations``, ``changes`` and ``left`` as ``ipvs.apply`` does.
 
     virtual_server, real_server
@@ -456,7 +478,7 @@ def set_weight(virtual_server, real_server, weight, netns=None):
     """
     if weight is None:
         raise errors.InvalidConfig("weight", None, "a whole number from 0 to 65535")
-    return set_real_server(virtual_server, real_server, weight=weight, netns=netns)
+    return set_real_server(virtual_server, real_server, weight=weight, netns=netns, force=force)
 
 
 @_salt_errors
@@ -553,7 +575,7 @@ def plan_at_boot():
 
         salt 'lb*' ipvs.plan_at_boot
     """
-    return _told_of_files(_planned_at_boot())
+    return persistence.told(_planned_at_boot())
 
 
 @_salt_errors
@@ -565,8 +587,10 @@ def at_boot():
     The pillar's virtual servers are written to ``/var/lib/saltext-lvs/ipvs.rules`` in ipvsadm's
     words and for root alone, but for those that keepalived keeps; a unit of systemd, or a script of
     System V where there is none, has ipvsadm read them if the table is empty. That service is
-    called ``saltext-lvs-ipvs``, and is enabled. On a minion that is no director any more the files
-    go. The answer is as of ``ipvs.plan_at_boot``, but of what was done.
+    called ``saltext-lvs-ipvs``, and is enabled. A real server that an operator has drained is so in
+    that table too. Beside it the cluster's description is kept, in ``cluster.json`` and without
+    passwords: a minion that starts while its master is away watches by that. On a minion that is no
+    director any more the files go. The answer is as of ``ipvs.plan_at_boot``, but of what was done.
 
     Raises what that does, and CommandExecutionError for a file that cannot be written.
 
@@ -576,23 +600,19 @@ def at_boot():
 
         salt 'lb*' ipvs.at_boot
     """
-    planned = _planned_at_boot()
-    boot.write(planned)
-    return _told_of_files(planned)
+    # Or a drain that comes meanwhile would be written over.
+    with wishes.locked(wishes.WISHES):
+        planned = _planned_at_boot()
+        boot.write(planned)
+    return persistence.told(planned)
 
 
 def _planned_at_boot():
     cluster = model.from_pillar(__pillar__)
     if model.Role.DIRECTOR not in cluster.roles(__opts__["id"]):
         return boot.plan_absent()
-    return boot.plan(cluster.table().values(), cluster.ipvs.timeouts)
-
-
-def _told_of_files(planned):
-    return {
-        "operations": [str(change) for change in planned],
-        "changes": {change.path: change.as_data() for change in planned},
-    }
+    kept = [description.file_of(__pillar__, __opts__["id"])]
+    return boot.plan(overlay.at_boot(cluster).values(), cluster.ipvs.timeouts, kept)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -618,10 +638,28 @@ def _listed(snapshot):
     return listed
 
 
-def _planned(wanted, netns):
+def _planned(wanted, netns, adjust=None):
     """What an apply would do now; before IPVS is loaded, its table counts as empty."""
     current = namespaces.within(netns, ipvs.read).table if ipvs.loaded() else {}
+    if adjust is not None:
+        wanted = {**wanted, "desired": adjust(current)}
     return _told(plan.plan(current, **wanted))
+
+
+class _Adjusted:
+    """The pillar's table with what is known of health and wished by operators; says what of it
+    was.
+    """
+
+    def __init__(self, cluster, base):
+        self.cluster, self.base, self.notes = cluster, base, []
+
+    def __call__(self, held):
+        if self.cluster is None:
+            return self.base
+        found = overlay.current(self.cluster, held, self.base)
+        self.notes = list(found.notes)
+        return found.table
 
 
 def _done(outcome):
@@ -632,8 +670,8 @@ def _told(ops):
     return {"operations": [str(op) for op in ops], "changes": plan.changes(ops)}
 
 
-def _edited(key, change, netns, cluster):
-    leave = _kept_elsewhere(cluster)
+def _edited(key, change, netns, cluster, force):
+    leave = frozenset() if force else _kept_elsewhere(cluster)
     return _done(namespaces.within(netns, lambda: ipvs.edit(key, change, leave)))
 
 
@@ -693,7 +731,7 @@ def _expect_ours(keys, leave):
     """Raise for a virtual server that was named and that keepalived keeps: nothing was done."""
     kept = [str(key) for key in keys if key in leave]
     if kept:
-        raise errors.KeptElsewhere(", ".join(kept))
+        raise errors.KeptElsewhere.virtual_server(", ".join(kept))
 
 
 def _there(current, key):
@@ -745,9 +783,10 @@ def _table_of(given):
     return tables.Table.from_data(given)
 
 
-def _wanted(cluster, purge, table, absent):
+def _wanted(cluster, purge, table, absent, netns):
     """What a plan is for: a given table, a given cluster, or the pillar's; only a director has a
-    table to keep.
+    table to keep. And what else is known of it: of the pillar's cluster alone, where this minion
+    itself watches.
     """
     if absent and table is None:
         raise errors.InvalidConfig("absent", absent, "left out, or given with a table")
@@ -762,14 +801,17 @@ def _wanted(cluster, purge, table, absent):
             "absent": [_key(name, pillar) for name in _several(absent)],
         }
         _expect_ours([*wanted["desired"], *wanted["absent"]], wanted["leave"])
-        return wanted
-    wanted = model.from_pillar(__pillar__ if cluster is None else {"lvs": cluster})
-    wanted.expect_role(__opts__["id"], model.Role.DIRECTOR)
-    return {
-        "desired": wanted.table(),
-        "purge": wanted.purge if purge is None else bool(purge),
-        "leave": wanted.keepalived_keys(),
+        return wanted, _Adjusted(None, wanted["desired"])
+    found = model.from_pillar(__pillar__ if cluster is None else {"lvs": cluster})
+    found.expect_role(__opts__["id"], model.Role.DIRECTOR)
+    base = tables.Table.from_mapping(found.table())
+    wanted = {
+        "desired": base,
+        "purge": found.purge if purge is None else bool(purge),
+        "leave": found.keepalived_keys(),
     }
+    ours = cluster is None and netns is None
+    return wanted, _Adjusted(found if ours else None, base)
 
 
 # --------------------------------------------------------------------------------------------------

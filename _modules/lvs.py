@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+import salt.utils.event
 import saltext.lvs
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
@@ -29,15 +30,19 @@ saltext.lvs.refresh(__file__)
 from saltext.lvs import (  # noqa: E402
     boot,
     errors,
+    fresh,
+    healthwatch,
     ipvs,
     ipvsadm,
     links,
     locking,
     model,
     networkd,
+    operating,
     realserver,
     settings,
     sysctls,
+    watch,
 )
 from saltext.lvs import table as tables  # noqa: E402
 
@@ -144,16 +149,294 @@ def view():
         "sysctls": {
             role.value: [{"name": line.name, "value": line.value} for line in lines]
             for role, lines in sysctls.for_minion(
-                cluster, minion_id, realserver.facing(links.duty_of(cluster, minion_id))
+                cluster, minion_id, _facing(cluster, minion_id)
             ).items()
         },
         "ipvs": {
             "timeouts": dict(cluster.ipvs.timeouts),
             "sysctls": dict(cluster.ipvs.sysctls),
         },
-        "beacons": {"dummy": [{"interval": 1}]} if served else {},
+        "beacons": _beacons(cluster, minion_id),
         "lookup": dict(cluster.lookup),
     }
+
+
+def _facing(cluster, minion_id):
+    """The interfaces toward directors and clients; of a director, toward real servers."""
+    if minion_id not in cluster.directors:
+        return realserver.facing(links.duty_of(cluster, minion_id))
+    instances = cluster.directors[minion_id].vrrp_instances.values()
+    own = tuple(dict.fromkeys(instance.interface for instance in instances))
+    return (*own, *realserver.toward(cluster.path_addresses(4), own))
+
+
+def _beacons(cluster, minion_id):
+    """The beacons that a minion needs for its roles, with their configuration."""
+    every_second = [{"interval": 1}]
+    wanted = {
+        "dummy": cluster.vips_served_by(minion_id),
+        "keepalived_vrrp": minion_id in cluster.directors and cluster.vrrp_instances,
+        "real_server": minion_id in cluster.directors and cluster.virtual_servers,
+    }
+    return {name: every_second for name, is_wanted in wanted.items() if is_wanted}
+
+
+@_salt_errors
+def check_now(virtual_server, real_server=None):
+    """
+    Ask the real servers of a virtual server now whether they serve it, from this director; nothing
+    is changed.
+
+    That is done in the ways that the virtual server's ``check:types`` name; with
+    ``forward: direct`` by default in two. ``path`` sends a SYN for the VIP to the real server's MAC
+    address, as IPVS sends a client's, on the director that holds the VIP and on the others alike:
+    it tells that the VIP is gone there, that nothing listens on it, or that the host is gone.
+    ``tcp`` connects to the real server's own address, which works without the VIP too. With other
+    ways of forwarding it is ``tcp`` alone by default. Each is waited for as long as
+    ``check:connect_timeout`` says, at most 10 seconds, and all together 30.
+
+    Returns for each real server ``ok`` and the list ``checks``, each with ``check`` (``path``,
+    ``tcp``, ``http``, ``https`` or ``exec``), ``place`` (the address and port that were asked for,
+    or the program), ``ok``, ``reason`` in words and ``ms``, how many milliseconds it took. ``ok``
+    is None where this director could not ask, for instance because it has no route: that says
+    nothing of the real server.
+
+    Raises SaltInvocationError for a wrong pillar, for a name that it does not have, and for a
+    virtual server whose real servers are not checked; CommandExecutionError on a minion that is no
+    director.
+
+    virtual_server
+        Its name in the pillar.
+
+    real_server
+        One of its real servers, by the name in the pillar; by default all of them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' lvs.check_now web
+        salt lb1 lvs.check_now web rs1
+    """
+    cluster = _cluster()
+    cluster.expect_role(__opts__["id"], model.Role.DIRECTOR)
+    return fresh.ask(cluster, virtual_server, real_server)
+
+
+@_salt_errors
+def health(virtual_server=None):
+    """
+    Return how this director's real servers are, and which weights follow.
+
+    ``watched`` tells whether the beacon ``real_server`` asks them; ``age``, how many seconds ago
+    its answers were noted (None: never since the boot). ``virtual_servers`` has for each who keeps
+    it, ``managed_by``; of Salt's own, whether enough serve (``quorum``), whether the ``sorry``
+    server does, and who has failed but is ``kept`` because too few would be left; and
+    ``real_servers``, each with:
+
+    ``state`` (``unknown``, ``up``, ``falling``, ``down``, ``rising``, ``held``), ``since`` when it
+    serves or does not, the last ``reason``, ``checked`` how many seconds ago, ``ms`` the last
+    answer took, ``count`` of answers in a row against the state, ``rise`` and ``fall`` as in the
+    pillar; ``weight`` in the kernel now (None: not there), as ``configured``, and ``why`` it is
+    another one or will be; ``wish``, an operator's. ``wishes_for_nobody`` lists those of what the
+    pillar does not have, or no more: they would be in force again with its name, and
+    ``lvs.undrain``, ``lvs.maintenance`` and ``lvs.set_weight`` end them under it.
+
+    virtual_server
+        This one alone, by its name in the pillar.
+
+    Raises SaltInvocationError for a wrong pillar or name, CommandExecutionError on a minion that is
+    no director, and where what is noted cannot be read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' lvs.health
+        salt lb1 lvs.health web
+    """
+    return operating.told(_directed(), virtual_server)
+
+
+@_salt_errors
+def drain(real_server, virtual_server=None, wait=0, why=""):
+    """
+    Send a real server no new clients; those that it has are served on.
+
+    The drain lasts until ``lvs.undrain``: through highstates, restarts and reboots of this
+    director, whatever the checks say. It is noted here alone, so say it to all directors. Where
+    keepalived keeps a virtual server, its files of weights follow.
+
+    Returns ``operations``, ``changes`` and ``left`` as ``ipvs.apply`` does; ``drained``, whether no
+    active connection is left; ``active_connections`` by virtual server; and ``progress``, how these
+    went down, each with the seconds since the beginning in ``after``, at most every five seconds.
+    While it waits, each step is also an event on the master, ``lvs/drain/MINION``.
+
+    real_server
+        Its name in the pillar.
+
+    virtual_server
+        In this one alone, by its name in the pillar; by default in all of them, also those that
+        come later.
+
+    wait
+        How many seconds to wait for its active connections to end, at most; 0 does not.
+
+    why
+        What others shall read in ``lvs.health`` and in a highstate's comment.
+
+    Raises SaltInvocationError for a wrong pillar, name or time, CommandExecutionError on a minion
+    that is no director, and for a weight that is noted but could not be set.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' lvs.drain rs1 wait=60 why='new disk'
+        salt 'lb*' lvs.drain rs1 web
+    """
+    cluster = _directed()
+    seconds = operating.as_seconds("wait", wait, operating.MOST_WAIT_SECONDS)
+    places = operating.named(cluster, real_server, virtual_server)
+    done = operating.drain(cluster, real_server, virtual_server, str(why), time.time())
+    progress = []
+
+    def tell(after, connections):
+        progress.append({"after": round(after, 1), "active_connections": connections})
+        if seconds:
+            content = {"real_server": real_server, **progress[-1]}
+            __salt__["event.fire_master"](content, f"lvs/drain/{__opts__['id']}")
+
+    left, _ = operating.wait(lambda: operating.active(cluster, places), seconds, tell)
+    return {
+        **done.as_data(),
+        "drained": not any(left.values()),
+        "active_connections": left,
+        "progress": progress,
+    }
+
+
+@_salt_errors
+def undrain(real_server, virtual_server=None):
+    """
+    Take a drain back: the real server gets the weight that the pillar and its checks give it.
+
+    Without a virtual server all its drains end; with one, it is served there again even while the
+    host is drained elsewhere. Maintenance does not end. Returns ``operations``, ``changes`` and
+    ``left`` as ``ipvs.apply`` does. Arguments and errors as for ``lvs.drain``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' lvs.undrain rs1
+    """
+    cluster = _directed()
+    return operating.undrain(cluster, real_server, virtual_server, time.time()).as_data()
+
+
+@_salt_errors
+def maintenance(real_server, on=True, why=""):
+    """
+    Begin or end maintenance of a real server: no new clients in any virtual server.
+
+    It lasts as a drain does, and a drain or a weight for one virtual server does not stand before
+    it. Returns ``operations``, ``changes`` and ``left`` as ``ipvs.apply`` does.
+
+    real_server
+        Its name in the pillar.
+
+    on
+        False ends it.
+
+    why
+        As for ``lvs.drain``, which also has the errors.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' lvs.maintenance rs1 why='kernel update'
+        salt 'lb*' lvs.maintenance rs1 False
+    """
+    if not isinstance(on, bool):
+        raise errors.InvalidConfig("on", on, "True or False")
+    cluster = _directed()
+    return operating.maintain(cluster, real_server, on, str(why), time.time()).as_data()
+
+
+@_salt_errors
+def set_weight(virtual_server, real_server, weight, seconds=None, why=""):
+    """
+    Give a real server another weight than the pillar's, for a time or until it is taken back.
+
+    It lasts as a drain does. If the real server fails it is taken out all the same, and comes back
+    with this weight. Returns ``operations``, ``changes`` and ``left`` as ``ipvs.apply`` does.
+
+    virtual_server, real_server
+        Their names in the pillar.
+
+    weight
+        0 to 65535; None for the pillar's again.
+
+    seconds
+        How long, above 0; by default until it is taken back. At its end the beacon ``real_server``
+        sets the pillar's weight, or the next highstate where that does not run. Not where
+        keepalived keeps the virtual server.
+
+    why
+        As for ``lvs.drain``.
+
+    Raises what ``lvs.drain`` does, and CommandExecutionError for a real server that the pillar has
+    not enabled.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' lvs.set_weight web rs1 10 seconds=3600
+        salt 'lb*' lvs.set_weight web rs1 None
+    """
+    cluster = _directed()
+    chosen = operating.as_weight(None if weight == "None" else weight)
+    limit = operating.as_duration("seconds", seconds)
+    return operating.set_weight(
+        cluster, virtual_server, real_server, chosen, limit, str(why), time.time()
+    ).as_data()
+
+
+@_salt_errors
+def reweight(virtual_server=None, real_server=None):
+    """
+    Set the weights that follow from the real servers' health, the pillar and operators' wishes.
+
+    What the beacon ``real_server`` has found counts, as it has just asked. Where it does not run,
+    this director asks them now, at most once in ten seconds, and notes the answers; so it may take
+    that long. This is for the reactor and for you; whatever calls it, it believes nobody but its
+    own checks. Where keepalived keeps a virtual server, it keeps its weights too.
+
+    Returns ``operations``, ``changes`` and ``left`` as ``ipvs.apply`` does.
+
+    virtual_server, real_server
+        By their names in the pillar; by default all.
+
+    Raises what ``lvs.drain`` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt 'lb*' lvs.reweight
+        salt lb1 lvs.reweight web rs1
+    """
+    return operating.reweight(_directed(), virtual_server, real_server).as_data()
+
+
+def _directed():
+    """The cluster, on one of its directors."""
+    cluster = _cluster()
+    cluster.expect_role(__opts__["id"], model.Role.DIRECTOR)
+    return cluster
 
 
 def refresh_pillar():
@@ -561,7 +844,7 @@ def check_changeable(protocol=None, service_address=None):
     """
     key = ipvsadm.virtual_server_key(protocol, service_address)
     if key in _kept():
-        raise errors.KeptElsewhere(str(key))
+        raise errors.KeptElsewhere.virtual_server(str(key))
     return True
 
 
@@ -709,7 +992,7 @@ def clear():
     kept = _kept()
     found = [str(key) for key in ipvs.read().table if key in kept]
     if found:
-        raise errors.KeptElsewhere(", ".join(found))
+        raise errors.KeptElsewhere.virtual_server(", ".join(found))
     _expect_done(ipvs.apply({}, purge=True, leave=kept))
     return True
 
@@ -812,3 +1095,80 @@ def _weight(value):
     if re.fullmatch("[0-9]{1,10}", text) and int(text) <= tables.HEAVIEST:
         return int(text)
     raise errors.InvalidConfig("weight", value, f"a whole number from 0 to {tables.HEAVIEST}")
+
+
+# --------------------------------------------------------------------------------------------------
+# The beacon real_server
+
+
+@_salt_errors
+def watch_health(beacon="real_server", repeat=30, gather=healthwatch.GATHER_SECONDS):
+    """
+    Keep a watcher running for the beacon ``real_server``, and return the events that it could not
+    send.
+
+    The watcher is a thread of the minion's own process: it asks this director's real servers as the
+    pillar says, sets the weights that follow where ``reaction`` is ``local`` or ``both``, and sends
+    its events the way that a beacon's go. It ends ten minutes after the last call. A wrong pillar
+    is logged once, and the last right one is kept to. Without a pillar it goes by what was applied
+    here last, and this asks the minion, every five seconds, to make its beacons anew.
+
+    beacon
+        The name of the beacon that asks.
+
+    repeat
+        Seconds between two events that tell the whole state.
+
+    gather
+        Seconds between two events that tell changes; the first one is told at once.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.watch_health
+    """
+    memory = watch.memory(beacon, healthwatch.Memory)
+    memory.gather = gather
+    # With beacons_before_connect Salt keeps the beacons of the moment before it had a pillar, and
+    # these never see one, until it is told to make them anew.
+    if not __pillar__ and watch.should_ask(memory, time.monotonic()):
+        __salt__["event.fire"]({}, "beacons_refresh")
+    healthwatch.brief(memory, __pillar__)
+    return watch.watch(beacon, healthwatch.Memory, __opts__["id"], repeat, lambda: _sender(beacon))
+
+
+@_salt_errors
+def unwatch_health(beacon="real_server"):
+    """
+    End the watcher of a beacon in this process. What it knew stays, for the next one.
+
+    For the beacon itself: a job is a process of its own, where no watcher runs, and ends none.
+
+    beacon
+        The name of the beacon.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt lb1 lvs.unwatch_health
+    """
+    watch.unwatch(beacon)
+
+
+def _sender(beacon):
+    """What gets events out at once: on the minion's own bus, as its beacons' returns go."""
+    opts = dict(__opts__)
+    head = f"salt/beacon/{opts['id']}/{beacon}/"
+
+    def send(told):
+        returns = [
+            {"tag": head + event.pop("tag"), "data": event, "beacon_name": "real_server"}
+            for event in told
+        ]
+        with salt.utils.event.get_event("minion", opts=opts, listen=False) as bus:
+            if not bus.fire_event({"beacons": returns}, "__beacons_return"):
+                raise CommandExecutionError("the minion's event bus does not answer")
+
+    return send

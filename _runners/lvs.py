@@ -2,12 +2,15 @@
 What the master can say of Linux Virtual Server clusters.
 """
 
+import collections
+import json
 import logging
 import os
 import time
 
 import salt.client
 import salt.pillar
+import salt.utils.event
 import salt.utils.minions
 import saltext.lvs
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -15,13 +18,42 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 saltext.lvs.refresh(__file__)
 
 # The library as it is now on disk.
-from saltext.lvs import errors, files, locking, model, reading, rounds  # noqa: E402
+from saltext.lvs import (  # noqa: E402
+    adopting,
+    errors,
+    files,
+    holders,
+    importing,
+    locking,
+    model,
+    reading,
+    rounds,
+)
 
 log = logging.getLogger(__name__)
 
 __virtualname__ = "lvs"
 
 _salt_errors = errors.raised_as(SaltInvocationError, CommandExecutionError)
+
+# What a reactor has a cluster's directors asked for: the book of rounds, who may be the cause, and
+# how it is told that nobody is asked.
+Errand = collections.namedtuple("Errand", "book role nobody covered")
+ANNOUNCE = Errand(
+    "rounds",
+    model.Role.REAL_SERVER,
+    "Nobody is asked to announce VIPs",
+    "an announcement that is still to come covers this one",
+)
+LOOK = Errand(
+    "looks",
+    model.Role.DIRECTOR,
+    "Nobody is asked who holds VIPs",
+    "another look covers this one",
+)
+# keepalived itself reads the file too, which takes a second for thousands of real servers.
+IMPORT_SECONDS = 60
+PAUSE_SECONDS = 0.01
 
 
 def __virtual__():
@@ -94,55 +126,346 @@ def announce(minion_id):
 
         salt-run lvs.announce rs1
     """
+    cluster, nobody = _cluster_of(minion_id, ANNOUNCE)
+    return nobody or _asked(cluster)
+
+
+@_salt_errors
+def mastership(minion_id, settle=False):
+    """
+    Tell which director holds each VIP of a cluster, as its directors say themselves now.
+
+    Returns ``cluster``; ``vips``, for each address its ``vrrp_instance``, ``verdict`` (``held``;
+    ``split_brain``, several hold it; ``unheld``, nobody does; ``unknown``, nobody of those that
+    answer), ``holders``, ``silent`` (directors that gave no answer) and ``sides`` (what each
+    director sees); and ``problems``, sentences. The exit status is 1 if there are any.
+
+    Raises CommandExecutionError for a minion that is no director, or whose pillar is wrong.
+
+    minion_id
+        One of the cluster's directors.
+
+    settle
+        Where something is wrong, look again until it is right or has been wrong for longer than a
+        fail-over takes: two intervals of advertisements where several hold a VIP, four where nobody
+        does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run lvs.mastership lb1
+        salt-run lvs.mastership lb1 settle=True
+    """
+    cluster = model.from_pillar(_pillar(minion_id, None, None))
+    cluster.expect_role(minion_id, model.Role.DIRECTOR)
+    found = _settled(cluster) if settle else holders.standings(cluster, _reports(cluster))
+    if any(standing.verdict is not holders.Verdict.HELD for standing in found):
+        __context__["retcode"] = 1
+    return _standing(cluster, found)
+
+
+@_salt_errors
+def check_mastership(minion_id, stamp=None):
+    """
+    Find out whether each VIP of a director's cluster is held by exactly one director, and tell
+    where that has changed.
+
+    For the reactor, which calls this when a director tells a change of its VRRP state, or another
+    state than the last look saw. What that event says does not matter: the directors that the
+    compiled pillar names are asked, and where something is wrong that was not told yet, asked again
+    until that is longer than a fail-over takes. Of each cluster one look is at work at a time, and
+    one more may wait, for five seconds after the last one began and until it is done; whoever comes
+    meanwhile is covered by that one.
+
+    A VIP that several hold, or nobody, is told once: as an event ``lvs/vips/<cluster>/split_brain``
+    or ``.../unheld``, and in the master's log; and once more when it is held by one again, as
+    ``.../held``. A director that gives no answer may hold a VIP as well: then an alarm that was
+    told stays.
+
+    Returns what :py:func:`lvs.mastership <saltext.lvs.runners.lvs.mastership>` does, with ``told``,
+    the addresses that were told of; where nobody is asked, ``asked`` is empty and ``why`` says the
+    reason.
+
+    Raises CommandExecutionError where the master's cache cannot be written.
+
+    minion_id
+        The director.
+
+    stamp
+        When the master got the event, as Salt's ``_stamp`` says it: a look that began later covers
+        it, however long it had to wait. By default now.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run lvs.check_mastership lb1
+    """
+    told = rounds.told_at(stamp, time.time())
+    cluster, nobody = _cluster_of(minion_id, LOOK, told)
+    if nobody:
+        return nobody
+    _, booked, delay = _caused(cluster, cluster.directors, LOOK, told)
+    if delay is None:
+        return _nobody(LOOK, LOOK.covered, cluster.name)
+    time.sleep(delay)
+    if not _begins(cluster, booked.round_of(cluster.directors)):
+        return _nobody(LOOK, LOOK.covered, cluster.name)
+    try:
+        return _looked(cluster)
+    finally:
+        _at_work(cluster, 0)
+
+
+@_salt_errors
+def import_config(tgt, names=None, path=None, into=None, tgt_type="glob"):
+    """
+    Make one pillar of the ``keepalived.conf`` that directors have, each with its own by
+    :py:func:`keepalived.import_config <saltext.lvs.modules.keepalived.import_config>`.
+
+    Returns ``pillar``; ``disagreements``, sentences: where directors differ in what a cluster can
+    have only once, and the first one's word stands; by director ``notes`` (what an operator must
+    look at) and ``secrets`` (the file with the passwords, which stay there); and ``failed``, what
+    directors said instead of an answer. The exit status is 1 if one failed. See docs/adopting.md.
+
+    tgt, tgt_type
+        The directors, as on Salt's command line.
+
+    names
+        Minion ids of real servers by address, such as ``{10.10.10.41: rs1}``.
+
+    path
+        Their configuration file, if not ``/etc/keepalived/keepalived.conf``.
+
+    into
+        A file on the master for the pillar, which must not be there yet; by default it is only
+        returned.
+
+    Raises SaltInvocationError for an *into* that is there, or no absolute path.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run lvs.import_config 'lb*' names='{10.10.10.41: rs1, 10.10.10.42: rs2}'
+    """
+    if into is not None and (not str(into).startswith("/") or os.path.lexists(into)):
+        raise errors.InvalidConfig("into", into, "an absolute path at which there is nothing yet")
+    given = {key: value for key, value in (("names", names), ("path", path)) if value is not None}
+    with salt.client.get_local_client(mopts=__opts__) as client:
+        answers = client.cmd(
+            tgt,
+            "keepalived.import_config",
+            tgt_type=tgt_type,
+            kwarg=given,
+            timeout=IMPORT_SECONDS,
+        )
+    found = {name: answer for name, answer in sorted(answers.items()) if _is_import(answer)}
+    failed = {name: answer for name, answer in answers.items() if name not in found}
+    merged = importing.merge({name: answer["pillar"] for name, answer in found.items()})
+    if into is not None and found:
+        files.write(into, adopting.as_pillar_file(merged.pillar))
+    if failed or not found:
+        __context__["retcode"] = 1
+    return {
+        "pillar": merged.pillar,
+        "disagreements": list(merged.disagreements),
+        "notes": {name: answer["notes"] for name, answer in found.items()},
+        "secrets": {name: answer["secrets"] for name, answer in found.items()},
+        "failed": failed,
+    }
+
+
+def _is_import(answer):
+    return isinstance(answer, dict) and isinstance(answer.get("pillar"), dict)
+
+
+def _begins(cluster, booked):
+    """Wait until nobody else looks at a cluster; False where another look covers this one."""
+    waits, seconds = _turn(cluster, booked)
+    while seconds:
+        time.sleep(seconds)
+        waits, seconds = _turn(cluster, waits)
+    return waits is not None
+
+
+def _turn(cluster, booked):
+    def turn(book, now):
+        after, *answer = book.at_turn(cluster.directors, booked, now)
+        return after, answer
+
+    return _booked(turn, LOOK)
+
+
+def _at_work(cluster, seconds):
+    """Note that somebody looks at a cluster, and does so for some seconds more."""
+    _booked(lambda book, now: (book.at_work(cluster.directors, now + seconds), None), LOOK)
+
+
+def _looked(cluster):
+    """Look, and tell what is news; afterwards it is known what was seen."""
+    reports = []
+
+    def ask():
+        _at_work(cluster, rounds.BUSY_SECONDS)
+        reports[:] = _reports(cluster)
+        return reports
+
+    found = holders.settle(cluster, ask, time.monotonic, time.sleep, _troubles(cluster))
+    told = _news(cluster, found)
+    for standing in told:
+        _tell(cluster, standing)
+    _remember(cluster, reports)
+    return {**_standing(cluster, found), "told": [standing.address for standing in told]}
+
+
+def _troubles(cluster):
+    """What was told of a cluster's VIPs, and is not over."""
+    return holders.load(_text(_cached("standings.json"))).get(_key(cluster), {})
+
+
+def _text(path):
+    found = files.read(path)
+    return found[0] if found else ""
+
+
+def _remember(cluster, reports):
+    """Write down what a look saw, which the reactor reads."""
+    path = _cached("seen.json")
+    with locking.exclusive(f"{path}.lock"):
+        seen = holders.seen(_text(path), cluster, reports, time.time())
+        files.write(path, json.dumps(seen))
+
+
+def _settled(cluster):
+    return holders.settle(cluster, lambda: _reports(cluster), time.monotonic, time.sleep)
+
+
+def _standing(cluster, found):
+    wrong = [standing for standing in found if standing.verdict is not holders.Verdict.HELD]
+    return {
+        "cluster": cluster.name,
+        "vips": {standing.address: standing.as_data() for standing in found},
+        "problems": [str(standing) for standing in wrong],
+    }
+
+
+def _reports(cluster):
+    """What all directors of a cluster say of themselves."""
+    directors = sorted(cluster.directors)
+    answers = _answers(directors)
+    return [holders.report(name, answers.get(name), cluster) for name in directors]
+
+
+def _answers(directors):
+    """What directors have answered in time. Salt's own waiting lasts as long as a minion says that
+    it is still at work, which may be for ever.
+    """
+    found = {}
+    end = time.monotonic() + holders.ANSWER_SECONDS
+    with salt.client.get_local_client(mopts=__opts__) as client:
+        for told in client.cmd_iter_no_block(
+            directors, "keepalived.status", tgt_type="list", timeout=holders.ANSWER_SECONDS
+        ):
+            for name, answer in (told or {}).items():
+                if isinstance(answer, dict) and "ret" in answer:
+                    found[name] = answer["ret"]
+            if len(found) == len(directors) or time.monotonic() > end:
+                break
+            time.sleep(0 if told else PAUSE_SECONDS)
+    return found
+
+
+def _news(cluster, found):
+    """What is news of a cluster's VIPs, which is then known."""
+    path = _cached("standings.json")
+    with locking.exclusive(f"{path}.lock"):
+        book = holders.load(_text(path))
+        news = holders.news(book.get(_key(cluster), {}), found)
+        files.write(path, holders.dump({**book, _key(cluster): news.troubles}))
+    return news.told
+
+
+def _key(cluster):
+    # Two clusters may have one name, which has a default.
+    return " ".join(sorted(cluster.directors))
+
+
+def _tell(cluster, standing):
+    """Tell of one VIP: the master's bus, and its log."""
+    level = logging.INFO if standing.verdict is holders.Verdict.HELD else logging.ERROR
+    log.log(level, "Cluster %s: %s", cluster.name, standing)
+    tag = f"lvs/vips/{cluster.name}/{standing.verdict.value}"
+    content = {"cluster": cluster.name, "address": standing.address, **standing.as_data()}
+    with salt.utils.event.get_master_event(__opts__, __opts__["sock_dir"], listen=False) as bus:
+        bus.fire_event({**content, "told": str(standing)}, tag)
+
+
+def _cluster_of(minion_id, errand, told=None):
+    """The cluster in which a minion plays the part of an errand, and None; or None and the answer
+    that says why nobody is asked. What an event says may be forged: nonsense costs little.
+
+    When the cause was told decides what covers it; by default that is now.
+    """
     if not _is_accepted(minion_id):
-        return _nobody("there is no minion of that id whose key is accepted")
-    covered = _booked(lambda book, now: (book, _known_of(book, minion_id, now)))
-    if covered is not None:
-        return covered
+        return None, _nobody(errand, "there is no minion of that id whose key is accepted")
+    known = _booked(
+        lambda book, now: (book, _known_of(book, minion_id, told or now, errand)), errand
+    )
+    if known is not None:
+        return None, known
     pillar = _pillar(minion_id, None, None)
     try:
         cluster = model.from_pillar(pillar)
-        cluster.expect_role(minion_id, model.Role.REAL_SERVER)
+        cluster.expect_role(minion_id, errand.role)
     except errors.LvsError as error:
         if pillar.get("_errors"):
-            # It may be a real server for all that: the next one that asks is to look again.
-            return _nobody(
-                f"its pillar cannot be compiled now; `salt-run lvs.validate {minion_id}` says why"
-            )
-        _booked(lambda book, now: (book.with_stranger(minion_id, now), None))
-        return _nobody(str(error))
-    return _asked(cluster)
+            # It may play that part for all that: the next one that asks is to look again.
+            look = f"`salt-run lvs.validate {minion_id}` says why"
+            return None, _nobody(errand, f"its pillar cannot be compiled now; {look}")
+        _booked(lambda book, now: (book.with_stranger(minion_id, now), None), errand)
+        return None, _nobody(errand, str(error))
+    return cluster, None
 
 
 def _asked(cluster):
     """Ask a cluster's directors, unless they are asked already."""
     if not cluster.directors:
-        return _nobody(f"cluster {cluster.name} has no directors")
+        return _nobody(ANNOUNCE, f"cluster {cluster.name} has no directors")
     directors = sorted(cluster.directors)
     ids = [name for name, one in cluster.real_servers.items() if one.minion]
-
-    def cause(book, now):
-        booked, delay = book.with_cause(cluster.name, directors, ids, now)
-        return booked, (book, booked, delay)
-
-    before, booked, delay = _booked(cause)
+    before, booked, delay = _caused(cluster, ids, ANNOUNCE)
     if delay is None:
-        return _covered(cluster.name)
+        return _nobody(ANNOUNCE, ANNOUNCE.covered, cluster.name)
     jid = None
     try:
         jid = _publish(directors, delay)
     finally:
         if not jid:
-            _booked(lambda book, now: (book.without(directors, booked, before), None))
+            _booked(lambda book, now: (book.without(directors, booked, before), None), ANNOUNCE)
     if not jid:
         names = ", ".join(directors)
-        return _nobody(f"no director of cluster {cluster.name} is a minion of this master: {names}")
+        why = f"no director of cluster {cluster.name} is a minion of this master: {names}"
+        return _nobody(ANNOUNCE, why)
     return {
         "asked": directors,
         "cluster": cluster.name,
         "jid": jid,
         "delay": round(delay, 3),
     }
+
+
+def _caused(cluster, ids, errand, told=None):
+    """Book a round for a cluster: the book before and after, and in how many seconds it begins;
+    None if one that is booked covers this cause.
+    """
+
+    def cause(book, now):
+        booked, delay = book.with_cause(cluster.name, cluster.directors, ids, now, told)
+        return booked, (book, booked, delay)
+
+    return _booked(cause, errand)
 
 
 def _is_accepted(minion_id):
@@ -156,39 +479,41 @@ def _is_accepted(minion_id):
     return minion_id in checked["minions"]
 
 
-def _known_of(book, minion_id, now):
+def _known_of(book, minion_id, told, errand):
     """The answer to a minion of which the book says enough; None if its pillar has to."""
-    cluster = book.covering(minion_id, now)
+    cluster = book.covering(minion_id, told)
     if cluster is not None:
-        return _covered(cluster)
+        return _nobody(errand, errand.covered, cluster)
     if book.knows_as_stranger(minion_id):
-        return _nobody("it was no real server when the last one asked, less than a minute ago")
+        role = errand.role.value.replace("realserver", "real server")
+        why = f"it was no {role} when the last one asked, less than a minute ago"
+        return _nobody(errand, why)
     return None
 
 
-def _covered(cluster):
-    why = "an announcement that is still to come covers this one"
-    return {"asked": [], "cluster": cluster, "why": why}
-
-
-def _nobody(why):
-    log.info("Nobody is asked to announce VIPs: %s", why)
+def _nobody(errand, why, cluster=None):
+    """The answer where nobody is asked; with a cluster, because what is still to come will do."""
+    if cluster is not None:
+        return {"asked": [], "cluster": cluster, "why": why}
+    log.info("%s: %s", errand.nobody, why)
     __context__["retcode"] = 1
     return {"asked": [], "why": why}
 
 
-def _booked(change):
-    """Change the book of rounds, which all the master's processes share; what else it returns."""
-    path = os.path.join(__opts__["cachedir"], "saltext-lvs", "rounds.json")
+def _booked(change, errand):
+    """Change a book of rounds, which all the master's processes share; what else it returns."""
+    path = _cached(f"{errand.book}.json")
     with locking.exclusive(f"{path}.lock"):
         now = time.time()
-        found = files.read(path)
-        before = rounds.Book.load(found[0] if found else "", now)
+        before = rounds.Book.load(_text(path), now)
         after, answer = change(before, now)
         if after != before:
-            with files.beside(path, after.dump()) as written:
-                files.move(written, path)
+            files.write(path, after.dump())
     return answer
+
+
+def _cached(name):
+    return os.path.join(__opts__["cachedir"], "saltext-lvs", name)
 
 
 def _publish(directors, delay):

@@ -24,7 +24,9 @@ def managed(name, cluster=None, purge=None, table=None, netns=None):
 
     Virtual servers that keepalived keeps (``managed_by: keepalived``) are left alone, and so are
     those that the pillar does not name, unless it says ``purge: True``. Within a virtual server of
-    the pillar the table is exact: other real servers are taken out.
+    the pillar the table is exact: other real servers are taken out. A real server that the beacon
+    ``real_server`` has found dead stays without clients, and so does one that an operator has
+    drained; the comment says so, and the result is True.
 
     name
         Anything; it names the state in the report.
@@ -171,11 +173,14 @@ def _converged(name, subject, wanted, right="as it should be"):
     planned = {"changes": {}}
     try:
         planned = __salt__["ipvs.plan"](**wanted)
+        notes = planned.get("notes", ())
         if not planned["operations"]:
+            ret["comment"] = "\n".join([ret["comment"], *notes])
             return ret
         if __opts__["test"]:
             ret.update(result=None, changes=planned["changes"])
             ret["comment"] = _told(f"{subject} would be changed:", planned["operations"])
+            ret["comment"] = "\n".join([ret["comment"], *notes])
             return ret
         done = __salt__["ipvs.apply"](**wanted)
     except (CommandExecutionError, SaltInvocationError) as error:
@@ -184,6 +189,7 @@ def _converged(name, subject, wanted, right="as it should be"):
     ret.update(
         changes=done["changes"], comment=_told(f"{subject} was changed:", done["operations"])
     )
+    ret["comment"] = "\n".join([ret["comment"], *done.get("notes", ())])
     if done["left"]:
         ret["result"] = False
         ret["comment"] += "\n" + _told(

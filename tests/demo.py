@@ -1,4 +1,4 @@
-"""The main job, shown: a cluster from pillar to packets, three failures, and what mends them.
+"""The main job, shown: a cluster from pillar to packets, failures, and what mends them.
 
 ``make demo`` runs this in the lab. It ends by itself, with a table of what was shown, and with exit
 status 0 only if all of it held.
@@ -6,6 +6,7 @@ status 0 only if all of it held.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import HOSTS, VIP, Lab, LabError, until
+from tests.lab.bus import Bus, Event
 from tests.lab.capture import Packet
 from tests.lab.client import Client, Replies, Reply
 from tests.lab.cluster import MINIONS, SaltCluster
@@ -26,9 +28,9 @@ DIRECTORS = ("lb1", "lb2")
 REAL_SERVERS = ("rs1", "rs2")
 CLIENTS = [f"10.10.10.{number}" for number in range(101, 117)]
 REQUESTS = 400
-# What pillar.example/production makes of the kernel's table, as ipvsadm saves it.
+# What the pillar makes of the kernel's table, as ipvsadm saves it.
 TABLE = """\
--A -t 10.10.10.10:80 -s wlc -p 5
+-A -t 10.10.10.10:80 -s wrr -p 5
 -a -t 10.10.10.10:80 -r 10.10.10.41:80 -g -w 50
 -a -t 10.10.10.10:80 -r 10.10.10.42:80 -g -w 50
 """
@@ -37,13 +39,29 @@ PERSISTENCE = 5
 MASTER_SNIPPET = Path(__file__).resolve().parents[1] / "lvs/files/master.conf"
 # The pillar's advert_int is 3 s. A backup waits for three of them, and up to 1 s more (RFC 3768).
 LONGEST_TAKEOVER_SECONDS = 3 * 3 + 1
+# What is changed of that pillar. The example asks a real server every ten seconds, which nobody
+# would like to watch. By wlc one that comes back with old connections on it, as after a crash, gets
+# its weight at once, and then all new clients.
+PILLAR = "/srv/pillar/production/lvs.sls"
+EDITS = (
+    ("scheduler: wlc", "scheduler: wrr"),
+    (
+        "      forward: direct\n",
+        "      forward: direct\n"
+        "      check: {interval: 0.5, connect_timeout: 1}\n"
+        "      slow_start: 5\n",
+    ),
+)
+NOTICED_WITHIN_SECONDS = 0.5 + 1
+FULL = 50
 # What a client may wait in vain although nothing is wrong: this machine may be busy.
 SLACK_SECONDS = 2.0
 
 INTRODUCTION = f"""\
 Two directors (lb1, lb2) share the address {VIP} and spread its clients over two real servers
-(rs1, rs2). Salt makes them so, from pillar.example/production. All machines are small ones in the
-lab, and gone when this ends.
+(rs1, rs2). Salt makes them so, from pillar.example/production, by weight (wrr), with real
+servers asked twice a second and brought back over five. All machines are small ones in the lab, and
+gone when this ends.
 """
 
 
@@ -94,6 +112,40 @@ class Outage:
         return min((r.ended for r in later if r.began > failed.began), default=inf)
 
 
+class Teller:
+    """Says, in a line each, what directors tell of VRRP on the master's bus.
+
+    began
+        What times are counted from, in seconds of ``time.monotonic()``.
+    """
+
+    def __init__(self, bus: Bus, began: float) -> None:
+        self._bus, self._began = bus, began
+        self._read = len(bus.events)
+        # Who, was, now, and when.
+        self.transitions: list[tuple[str, str, str, float]] = []
+
+    def told(self) -> bool:
+        """Say what is new; always true."""
+        new = self._bus.events[self._read :]
+        self._read += len(new)
+        for event in new:
+            if event.tag.endswith("/keepalived_vrrp/change"):
+                self._say(event)
+        return True
+
+    def _say(self, event: Event) -> None:
+        at = event.at - self._began
+        for change in event.data["changes"]:
+            if "vrrp_instance" not in change:
+                continue
+            was, now = change["was"], change["now"]
+            line = f"{at:5.2f} s  {event.data['id']}  {change['vrrp_instance']}  {was} -> {now}"
+            problem = f"  ({change['problem']})" if change.get("problem") else ""
+            print(f"    {line}{problem}", flush=True)
+            self.transitions.append((event.data["id"], str(was), str(now), at))
+
+
 class Demo:
     """The story, a method for each of its parts, told in the order of :meth:`tell`."""
 
@@ -113,6 +165,8 @@ class Demo:
             "keepalived dies on lb1": self.killed_keepalived,
             "A highstate mends lb1": self.return_of_lb1,
             "rs1 loses its dummy0, and mends itself": self.lost_and_repaired,
+            "The web server dies on rs2, and comes back": self.dead_web_server,
+            "rs1 loses it while its own minion is away": self.lost_unseen,
             "The power fails on lb1": self.power_cut,
         }
         for number, (title, part) in enumerate(parts.items(), start=1):
@@ -196,17 +250,45 @@ class Demo:
 
     def killed_keepalived(self) -> None:
         lb1 = self.lab["lb1"]
+        print("  kill -9, while clients ask 20 times a second. On the master's bus:", flush=True)
         with (
-            step("  kill -9, while clients ask 20 times a second"),
+            Bus(self.cluster.master) as bus,
             self.client.keep_asking(VIP, sources=CLIENTS) as asking,
         ):
             time.sleep(2)
+            teller = Teller(bus, time.monotonic())
             lb1.run(["kill", "-KILL", lb1.read("/run/keepalived.pid").strip()], check=True)
-            self.wait_for_holder("lb2")
+            until(
+                lambda: teller.told() and self.holders() == ["lb2"],
+                "lb2 alone to hold the VIP",
+                seconds=60,
+            )
             time.sleep(2)
+            teller.told()
         gap = asking.replies.longest_gap()
         held = gap < LONGEST_TAKEOVER_SECONDS + SLACK_SECONDS
         self.shown.note("keepalived killed on lb1: lb2 serves after", seconds(gap), held)
+        self.note_transitions(teller)
+        self.note_mastership("lb2")
+
+    def note_transitions(self, teller: Teller) -> None:
+        """Note whether the master was told that one has left and the other has taken over."""
+        left = [one for one in teller.transitions if one[0] == "lb1" and one[2] != "MASTER"]
+        taken = [one for one in teller.transitions if one[0] == "lb2" and one[2] == "MASTER"]
+        figure = ", ".join(f"{who} {now} at {at:.1f} s" for who, _, now, at in left[:1] + taken[:1])
+        self.shown.note("and the master was told", figure or "nothing", bool(left and taken))
+
+    def note_mastership(self, director: str) -> None:
+        """Ask as the operator does who holds the VIP now."""
+        with step("  salt-run lvs.mastership lb1"):
+            answer = self.cluster.salt_run("lvs.mastership", "lb1", "settle=True")
+        standing = answer["vips"][VIP]
+        for side in standing["sides"]:
+            print(f"    {side}")
+        figure = f"{', '.join(standing['holders']) or 'nobody'} ({standing['verdict']})"
+        self.shown.note(
+            "salt-run lvs.mastership: who holds the VIP", figure, figure == f"{director} (held)"
+        )
 
     def return_of_lb1(self) -> None:
         with (
@@ -219,6 +301,82 @@ class Demo:
         gap = asking.replies.longest_gap()
         held = not failures(returned["lb1"]) and gap < SLACK_SECONDS
         self.shown.note("lb1 takes the VIP back: no answer for", seconds(gap), held)
+
+    def dead_web_server(self) -> None:
+        rs2 = self.lab["rs2"]
+        self.wait_for_weight("rs1", FULL)
+        with step("  service lab-web stop on rs2; the directors notice, and nobody else acts"):
+            outage, noticed = self.fail_rs2()
+        self.shown.note(
+            "web server dies on rs2: both directors give it weight 0 after",
+            seconds(noticed),
+            noticed < NOTICED_WITHIN_SECONDS + SLACK_SECONDS,
+        )
+        lasted = outage.lasted()
+        longest = max(lasted.values(), default=0.0)
+        self.shown.note(
+            f"{len(lasted)} of {len(CLIENTS)} client addresses are refused; served again after",
+            seconds(longest),
+            longest < NOTICED_WITHIN_SECONDS + SLACK_SECONDS,
+        )
+        replies = self.some_requests()
+        held = not replies.errors and set(replies.by_server()) == {"rs1"}
+        self.shown.note("and then 64 requests, answered by", spread(replies), held)
+        with (
+            step("  service lab-web start on rs2, while clients ask"),
+            self.client.keep_asking(VIP, sources=CLIENTS) as asking,
+        ):
+            rs2.run(["service", "lab-web", "start"], check=True)
+            steps = self.weights_until("rs2", FULL)
+        self.shown.note(
+            "rs2 is back: its weight on lb1, over five seconds",
+            ", ".join(map(str, steps)),
+            len(steps) > 2 and steps == sorted(steps),
+        )
+        errors = len(asking.replies.errors)
+        self.shown.note("requests without an answer meanwhile", str(errors), not errors)
+
+    def fail_rs2(self) -> tuple[Outage, float]:
+        """Stop rs2's web server while clients ask; also after how long both directors knew."""
+        with self.client.keep_asking(VIP, sources=CLIENTS, per_second=60, timeout=0.5) as asking:
+            first_reply = time.monotonic()
+            time.sleep(1)
+            died = time.monotonic()
+            self.lab["rs2"].run(["service", "lab-web", "stop"], check=True)
+            self.wait_for_weight("rs2", 0)
+            noticed = time.monotonic() - died
+            time.sleep(2)
+        replies = asking.replies
+        return Outage(replies, replies.all[0].ended + died - first_reply), noticed
+
+    def weights_until(self, real_server: str, last: int) -> list[int]:
+        """The weights above 0 that a real server has on lb1, until it has the last."""
+        seen: list[int] = []
+
+        def look() -> bool:
+            weight = self.weight("lb1", real_server)
+            if weight and weight != (seen[-1] if seen else 0):
+                seen.append(weight)
+            return weight == last
+
+        until(look, f"{real_server} to have weight {last}", seconds=60, pause=0.05)
+        return seen
+
+    def wait_for_weight(self, real_server: str, weight: int) -> None:
+        """Wait until it has this weight on both directors."""
+        until(
+            lambda: all(self.weight(name, real_server) == weight for name in DIRECTORS),
+            f"{real_server} to have weight {weight}",
+            seconds=60,
+            pause=0.02,
+        )
+
+    def weight(self, director: str, real_server: str) -> int | None:
+        """What a director's kernel has for a real server."""
+        saved = self.lab[director].run(["ipvsadm", "-Sn"], check=True).stdout
+        address = re.escape(self.lab[real_server].address)
+        found = re.search(rf"^-a -t {VIP}:80 -r {address}:80 .*-w (\d+)$", saved, re.MULTILINE)
+        return int(found[1]) if found else None
 
     def lost_and_repaired(self) -> None:
         with step("  ip link delete dummy0, as a reboot would; nobody else does anything"):
@@ -243,6 +401,36 @@ class Demo:
             time.sleep(2)
         replies = asking.replies
         return Outage(replies, replies.all[0].ended + lost - first_reply)
+
+    def lost_unseen(self) -> None:
+        rs1 = self.lab["rs1"]
+        with step("  rs1's minion is stopped, and dummy0 deleted: its web server answers still"):
+            self.wait_for_weight("rs1", FULL)
+            rs1.run(["service", "salt-minion", "stop"], check=True)
+            lost = time.monotonic()
+            rs1.run(["ip", "link", "delete", "dummy0"], check=True)
+            self.wait_for_weight("rs1", 0)
+            noticed = time.monotonic() - lost
+            reason = self.reason("rs1")
+        print(f"    lb1 says why: {reason}", flush=True)
+        self.shown.note(
+            "dummy0 lost, seen by asking through the VIP: weight 0 after",
+            seconds(noticed),
+            noticed < NOTICED_WITHIN_SECONDS + SLACK_SECONDS and VIP in reason,
+        )
+        replies = self.some_requests()
+        held = not replies.errors and set(replies.by_server()) == {"rs2"}
+        self.shown.note("and then 64 requests, answered by", spread(replies), held)
+        with step("  rs1's minion starts, and puts it back"):
+            rs1.run(["service", "salt-minion", "start"], check=True)
+            self.wait_for_weight("rs1", FULL)
+        self.shown.note("rs1 has its VIP and its weight again", str(FULL), self.rs1_holds_vip())
+
+    def reason(self, real_server: str) -> str:
+        """Why lb1 does not let clients to a real server, as an operator asks it."""
+        told = self.cluster.salt("lb1", "lvs.health", "web")["lb1"]
+        one = told["virtual_servers"]["web"]["real_servers"][real_server]
+        return str(one["reason"])
 
     def power_cut(self) -> None:
         with (
@@ -347,6 +535,10 @@ def run(shown: Shown) -> None:
             cluster.start()
         with step("Waiting until all four minions answer"):
             cluster.wait()
+        pillar = cluster.master.read(PILLAR)
+        for edit in EDITS:
+            pillar = pillar.replace(*edit)
+        cluster.master.write(PILLAR, pillar)
         Demo(cluster, shown).tell()
 
 

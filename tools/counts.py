@@ -1,10 +1,12 @@
-"""How many tests passed, failed and were skipped."""
+"""How many tests passed, failed and were skipped, and which failed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
+
+WHY_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,26 @@ class Count:
 
 def read_report(path: Path) -> Count:
     """Count the cases of a JUnit report; one that is missing or cut off counts none."""
+    return sum((_count(case) for case in _cases(path)), Count())
+
+
+def read_failures(path: Path) -> list[str]:
+    """Return a line for each case of a JUnit report that failed: its name, and why."""
+    return [_tell(case) for case in _cases(path) if _count(case).failed]
+
+
+def _cases(path: Path) -> list[ElementTree.Element]:
     try:
-        cases = list(ElementTree.parse(path).iter("testcase"))
+        return list(ElementTree.parse(path).iter("testcase"))
     except (OSError, ElementTree.ParseError):
-        return Count()
-    return sum((_count(case) for case in cases), Count())
+        return []
+
+
+def _tell(case: ElementTree.Element) -> str:
+    reasons = [found.get("message", "") for found in case if found.tag in ("failure", "error")]
+    why = next((line.strip() for text in reasons for line in text.splitlines()), "")
+    name = ".".join(filter(None, (case.get("classname"), case.get("name"))))
+    return f"{name}: {why[:WHY_CHARACTERS]}" if why else name
 
 
 def _count(case: ElementTree.Element) -> Count:

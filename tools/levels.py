@@ -2,7 +2,8 @@
 
 Several levels run side by side, in two lanes, each on one half of the processors; what they print
 is kept, and shown if they fail. One alone prints as it goes. A
-level that ran nothing has failed. The last line is the sum: ``N passed, N failed, N skipped``.
+level that ran nothing has failed. What failed is named once more below the table; the last line is
+the sum: ``N passed, N failed, N skipped``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.lab import cache
-from tools.counts import Count, read_report
+from tools.counts import Count, read_failures, read_report
 from tools.errors import PrepareError
 from tools.groups import ProcessGroups
 from tools.parts import CHECKOUT, ENVIRONMENTS
@@ -42,7 +43,7 @@ class Level:
     parts: tuple[str, ...] = ()
     in_lab: bool = False
     lane: int = 1
-    limit_minutes: int = 20
+    limit_minutes: int = 25
 
     def command(self, report: Path) -> list[str]:
         python = str(ENVIRONMENTS[self.environment].python)
@@ -58,15 +59,42 @@ class Result:
     count: Count
     seconds: float = 0
     note: str = ""
+    failures: Sequence[str] = ()
 
 
 def _pytest(*arguments: str) -> tuple[str, ...]:
     return ("-m", "pytest", *arguments)
 
 
+def _without(files: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"--ignore={file}" for file in files)
+
+
 SALTS = ("salt-3008", "salt-3007", "salt-3006")
 LAB = ("salt-3008", "wheels", "packages", "lab")
-CLUSTER = "tests/integration/test_cluster.py"
+KERNEL = "tests/kernel"
+# What is about keepalived, and asking real servers; the rest is tables and VIPs.
+DIRECTORS = tuple(
+    f"{KERNEL}/test_{name}.py"
+    for name in (
+        "conffile",
+        "importing",
+        "keepalived",
+        "keepalived_fuzz",
+        "keepalived_moves",
+        "keepalived_path",
+        "keepalived_reload",
+        "probe",
+        "probe_scale",
+        "vrrp_watch",
+    )
+)
+INTEGRATION = "tests/integration"
+CLUSTER = (f"{INTEGRATION}/test_cluster.py", f"{INTEGRATION}/test_health.py")
+FAILOVERS = tuple(
+    f"{INTEGRATION}/test_{name}.py"
+    for name in ("adopting", "failovers", "keepalived_moves", "mastership")
+)
 LEVELS = {
     level.name: level
     for level in (
@@ -77,12 +105,20 @@ LEVELS = {
         Level("functional-3007", _pytest("tests/functional"), environment="salt-3007"),
         Level("functional-3006", _pytest("tests/functional"), environment="salt-3006"),
         Level("install-check", _pytest("tests/install"), parts=SALTS),
-        Level("kernel", _pytest("tests/kernel"), parts=(*LAB, *SALTS), in_lab=True, lane=0),
-        # The one half is what one cluster does in its life.
-        Level("integration-cluster", _pytest(CLUSTER), parts=LAB, in_lab=True),
+        Level(
+            "kernel-tables",
+            _pytest(KERNEL, *_without(DIRECTORS)),
+            parts=(*LAB, *SALTS),
+            in_lab=True,
+            lane=0,
+        ),
+        Level("kernel-directors", _pytest(*DIRECTORS), parts=LAB, in_lab=True, lane=0),
+        # What one cluster does in its life, and where real servers die.
+        Level("integration-cluster", _pytest(*CLUSTER), parts=LAB, in_lab=True),
+        Level("integration-failovers", _pytest(*FAILOVERS), parts=LAB, in_lab=True),
         Level(
             "integration-others",
-            _pytest("tests/integration", f"--ignore={CLUSTER}"),
+            _pytest(INTEGRATION, *_without((*CLUSTER, *FAILOVERS))),
             parts=LAB,
             in_lab=True,
             lane=0,
@@ -91,7 +127,7 @@ LEVELS = {
 }
 GROUPS = {
     group: tuple(name for name in LEVELS if name.startswith(f"{group}-"))
-    for group in ("functional", "integration")
+    for group in ("functional", "kernel", "integration")
 }
 
 
@@ -179,7 +215,8 @@ def _run_level(level: Level, groups: ProcessGroups, *, alone: bool) -> Result:
         seconds=level.limit_minutes * 60,
     )
     count, note = judge(status, read_report(report), level.limit_minutes)
-    result = Result(level.name, count, time.monotonic() - started, note)
+    seconds = time.monotonic() - started
+    result = Result(level.name, count, seconds, note, read_failures(report))
     if not alone:
         _tell(result, output)
     return result
@@ -207,11 +244,14 @@ def _tell(result: Result, output: Path) -> None:
 
 def show(results: Sequence[Result]) -> int:
     """Print the table and the sum; returns the exit status."""
-    print(f"\n{'level':<18}{'ran':>7}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    print(f"\n{'level':<22}{'ran':>7}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
     for result in results:
         count = result.count
         numbers = f"{count.ran:>7}{count.passed:>8}{count.failed:>8}{count.skipped:>9}"
-        print(f"{result.level:<18}{numbers}{result.seconds:>9.1f}  {result.note}".rstrip())
+        print(f"{result.level:<22}{numbers}{result.seconds:>9.1f}  {result.note}".rstrip())
+    failures = [f"{result.level}: {failure}" for result in results for failure in result.failures]
+    if failures:
+        print("\nfailed:", *failures, sep="\n  ")
     total = sum((result.count for result in results), Count())
     print(f"\n{total}", flush=True)
     return 1 if total.failed else 0

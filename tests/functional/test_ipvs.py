@@ -30,6 +30,7 @@ def test_a_plan_on_a_machine_without_ipvs_is_for_an_empty_table(minion: MinionMa
         "operations": OPERATIONS,
         "changes": FILLING,
         "loaded": False,
+        "notes": [],
     }
 
 

@@ -59,6 +59,7 @@ SLS = {
             "lvs-director-vips-kept",
             "lvs-keepalived-config",
             "lvs-keepalived-service",
+            "lvs-director-pillar",
         ],
     ),
     "a real server is made quiet before it gets the VIP": (
@@ -90,6 +91,19 @@ def low_ids(minion: Any) -> list[str]:
 @pytest.mark.parametrize(("minion_id", "ids"), SLS.values(), ids=SLS.keys())
 def test_the_formula_chooses_by_role(minion: MinionMaker, minion_id: str, ids: list[str]) -> None:
     assert low_ids(minion(minion_id)) == ids
+
+
+def test_a_director_hears_real_servers_before_keepalived_checks_them_through_the_vip(
+    minion: MinionMaker,
+) -> None:
+    director = minion("kept-lb1", example("by_keepalived"))
+    ids = low_ids(director)
+    sysctls = [line["name"] for line in director.call("lvs.view")["sysctls"]["director"]]
+    # The way to the example's real servers is this machine's own.
+    assert sysctls[0] == "net.ipv4.conf.eth0.accept_local"
+    at = ids.index("lvs-director-sysctls") + 1
+    assert ids[at : at + len(sysctls)] == sysctls
+    assert at < ids.index("lvs-keepalived-config")
 
 
 @pytest.fixture
@@ -153,7 +167,7 @@ def test_a_wrong_pillar_changes_nothing_and_says_what_is_wrong(minion: MinionMak
     lb1 = minion("lb1", pillar)
     tested = lb1.call("state.apply", "lvs", test=True)
     assert [state["name"] for state in tested.values()] == [
-        "lvs:directors:lb1:priority is 0; it should be a whole number from 1 to 254",
+        "lvs:directors:lb1:priority is 0; it should be a whole number from 1 to 255",
         "lvs:virtual_servers:web:port is 70000; it should be a whole number from 1 to 65535",
     ]
     answer = lb1.call("state.apply", "lvs")
@@ -161,7 +175,7 @@ def test_a_wrong_pillar_changes_nothing_and_says_what_is_wrong(minion: MinionMak
         (
             False,
             {},
-            "lvs:directors:lb1:priority is 0; it should be a whole number from 1 to 254",
+            "lvs:directors:lb1:priority is 0; it should be a whole number from 1 to 255",
         ),
         (
             False,
@@ -215,3 +229,12 @@ def test_a_real_server_without_virtual_server_needs_no_vip(minion: MinionMaker) 
     pillar = example("production")
     pillar["lvs"]["real_servers"]["rs3"] = {"address": "10.10.10.43"}
     assert low_ids(minion("rs3", pillar)) == ["lvs-pyroute2", "lvs-minion-config"]
+
+
+def test_each_role_has_its_beacons(minion: MinionMaker) -> None:
+    found = {name: minion(name).call("lvs.view")["beacons"] for name in ("lb1", "rs1", "kvm1")}
+    assert found == {
+        "lb1": {"keepalived_vrrp": [{"interval": 1}], "real_server": [{"interval": 1}]},
+        "rs1": {"dummy": [{"interval": 1}]},
+        "kvm1": {},
+    }

@@ -11,7 +11,13 @@ import salt.config
 from tests.functional.conftest import CHECKOUT, Minion, MinionMaker, example
 
 OURS = (CHECKOUT / "lvs" / "files" / "master.conf").read_text(encoding="utf-8")
-TAGS = ["salt/beacon/*/dummy/change", "salt/minion/*/start"]
+TAGS = [
+    "salt/beacon/*/dummy/change",
+    "salt/beacon/*/keepalived_vrrp/change",
+    "salt/beacon/*/keepalived_vrrp/state",
+    "salt/beacon/*/real_server/change",
+    "salt/minion/*/start",
+]
 OWN = "reactor:\n  - 'own/tag': [salt://own.sls]\n"
 
 # The main file of a master that gets ours.

@@ -153,7 +153,8 @@ def test_what_keepalived_keeps_is_refused_before_the_kernel_is_asked(minion: Min
     with pytest.raises(CommandExecutionError) as caught:
         director.call("lvs.edit_service", scheduler="rr", **WEB)
     assert str(caught.value) == (
-        "keepalived keeps tcp 10.10.10.10:80, as the pillar says: change it there"
+        "keepalived keeps tcp 10.10.10.10:80, as the pillar says: change it there; "
+        "keepalived.set_weight sets the weight of a real server"
     )
 
 

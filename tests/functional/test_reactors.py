@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import salt.config
 import salt.utils.reactor
+from salt.utils.data import repack_dictlist
 from salt.utils.reactor import REACTOR_INTERNAL_KEYWORDS
+from saltext.lvs import holders
 
 from tests.functional.conftest import CHECKOUT
 
@@ -184,3 +188,175 @@ def test_only_the_minion_that_has_connected_is_asked_to_look(
     reactor: salt.utils.reactor.Reactor, tag: str, data: Any, expected: dict[str, Any]
 ) -> None:
     assert asked(reactor, "minion_start.sls", tag, data) == expected
+
+
+# -------------------------------------------------------------------------------------------------
+# A director's VRRP state has changed, or is another one than the last look saw
+
+VRRP = "salt/beacon/lb1/keepalived_vrrp/change"
+STAMP = "2027-01-15T07:59:59.500000"
+TRANSITION = {"vrrp_instance": "VirtIP_10", "was": "BACKUP", "now": "MASTER"}
+
+
+def check(minion_id: str = "lb1", stamp: str = "None") -> dict[str, Any]:
+    args = [{"minion_id": minion_id}, {"stamp": stamp}]
+    return {"runner.lvs.check_mastership": {"args": args}}
+
+
+TRANSITIONS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "a director has become master": (
+        VRRP,
+        {"id": "lb1", "changes": [TRANSITION], "_stamp": STAMP},
+        check(stamp=STAMP),
+    ),
+    "it tells a problem": (VRRP, {"id": "lb1", "changes": [{"problem": "it hangs"}]}, check()),
+    "a real server has failed": (
+        VRRP,
+        {"id": "lb1", "changes": [{"virtual_server": "web", "real_server": "rs1", "now": "DOWN"}]},
+        NOTHING,
+    ),
+    "it is told in another one's name": (VRRP, {"id": "lb2", "changes": [TRANSITION]}, NOTHING),
+    "a star stands for itself": (
+        "salt/beacon/*/keepalived_vrrp/change",
+        {"id": "*", "changes": [TRANSITION]},
+        check("*"),
+    ),
+    "an id that is no text": (
+        "salt/beacon/['lb1']/keepalived_vrrp/change",
+        {"id": ["lb1"], "changes": [TRANSITION]},
+        NOTHING,
+    ),
+    "changes that are no mappings": (VRRP, {"id": "lb1", "changes": ["MASTER", 7]}, NOTHING),
+    "no changes": (VRRP, {"id": "lb1"}, NOTHING),
+    "no mapping at all": (VRRP, "lb1", NOTHING),
+}
+
+
+@pytest.mark.parametrize(("tag", "data", "expected"), TRANSITIONS.values(), ids=TRANSITIONS.keys())
+def test_the_runner_is_told_who_tells_of_vrrp_and_when_and_nothing_else(
+    reactor: salt.utils.reactor.Reactor, tag: str, data: Any, expected: dict[str, Any]
+) -> None:
+    reactions = asked(reactor, "vrrp_transition.sls", tag, data)
+    assert reactions == expected
+    for reaction in reactions.values():
+        # As Salt hands them to the runner.
+        assert set(repack_dictlist(reaction["args"])) == {"minion_id", "stamp"}
+
+
+VIP = "10.10.10.10"
+
+
+def holding(*held: Any, minion_id: str = "lb1") -> dict[str, Any]:
+    return {"id": minion_id, "vrrp_instances": [{"vips_held": list(held)}], "_stamp": STAMP}
+
+
+SEEN = {"at": 0.0, "vips": [VIP, "10.10.10.11"], "held": [VIP]}
+NEWS = check(stamp=STAMP)
+# What the last look saw of lb1, and how many seconds ago; what it tells; whether that is a cause.
+STATES: dict[str, tuple[Any, float, Any, dict[str, Any]]] = {
+    "it holds what it did": (SEEN, 60, holding(VIP), NOTHING),
+    "it holds something else besides, which is none of the cluster's": (
+        SEEN,
+        60,
+        holding(VIP, "10.9.9.9", ["10.10.10.11"], None),
+        NOTHING,
+    ),
+    "it holds one more": (SEEN, 60, holding(VIP, "10.10.10.11"), NEWS),
+    "it holds nothing": (SEEN, 60, holding(), NEWS),
+    "it holds nothing, as before": ({**SEEN, "held": []}, 60, holding(), NOTHING),
+    "it was silent": ({**SEEN, "held": None}, 60, holding(), NEWS),
+    "nobody has looked": (None, 60, holding(VIP), NEWS),
+    "nobody has looked for long": (SEEN, holders.LOOK_EVERY_SECONDS + 1, holding(VIP), NEWS),
+    "the clock was set back": (SEEN, -60, holding(VIP), NEWS),
+    "it tells no instances": (SEEN, 60, {"id": "lb1", "vrrp_instances": "none"}, check()),
+    "it is told in another one's name": (SEEN, 60, holding(minion_id="lb2"), NOTHING),
+    "no mapping at all": (SEEN, 60, "lb1", NOTHING),
+}
+
+
+@pytest.mark.parametrize(("seen", "ago", "data", "expected"), STATES.values(), ids=STATES.keys())
+def test_a_state_is_a_cause_where_it_is_other_than_the_last_look_saw(
+    reactor: salt.utils.reactor.Reactor,
+    seen: Any,
+    ago: float,
+    data: Any,
+    expected: dict[str, Any],
+) -> None:
+    path = Path(reactor.opts["cachedir"]) / "saltext-lvs" / "seen.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = {} if seen is None else {"lb1": {**seen, "at": time.time() - ago}}
+    path.write_text(json.dumps(known))
+    tag = VRRP.replace("change", "state")
+    assert asked(reactor, "vrrp_transition.sls", tag, data) == expected
+
+
+def test_before_the_first_look_a_state_is_a_cause(reactor: salt.utils.reactor.Reactor) -> None:
+    path = Path(reactor.opts["cachedir"]) / "saltext-lvs" / "seen.json"
+    path.unlink(missing_ok=True)
+    tag = VRRP.replace("change", "state")
+    assert asked(reactor, "vrrp_transition.sls", tag, holding(VIP)) == NEWS
+
+
+# -------------------------------------------------------------------------------------------------
+# A director has found a real server down
+
+HEALTH = "salt/beacon/lb1/real_server/change"
+DOWN = {"virtual_server": "web", "real_server": "rs1", "was": "up", "now": "down"}
+LB1 = {"tgt": ["lb1"], "tgt_type": "list"}
+REWEIGHT = {"local.lvs.reweight": {**LB1, "args": [{"virtual_server": "web"}]}}
+MANY = [{**DOWN, "virtual_server": f"web{number}"} for number in range(11)]
+FOUND: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "a real server is down": (HEALTH, {"id": "lb1", "acted": False, "changes": [DOWN]}, REWEIGHT),
+    "several of one virtual server are": (
+        HEALTH,
+        {"id": "lb1", "changes": [DOWN, {**DOWN, "real_server": "rs2"}]},
+        REWEIGHT,
+    ),
+    "the director has done it": (HEALTH, {"id": "lb1", "acted": True, "changes": [DOWN]}, NOTHING),
+    "it says so in words": (HEALTH, {"id": "lb1", "acted": "yes", "changes": [DOWN]}, REWEIGHT),
+    "keepalived does it": (
+        HEALTH,
+        {"id": "lb1", "changes": [{**DOWN, "managed_by": "keepalived"}]},
+        NOTHING,
+    ),
+    "so many that all are asked for": (
+        HEALTH,
+        {"id": "lb1", "changes": MANY},
+        {"local.lvs.reweight": LB1},
+    ),
+    "it is told in another one's name": (HEALTH, {"id": "lb2", "changes": [DOWN]}, NOTHING),
+    "a star stands for itself": (
+        "salt/beacon/*/real_server/change",
+        {"id": "*", "changes": [{**DOWN, "virtual_server": "*"}]},
+        {
+            "local.lvs.reweight": {
+                "tgt": ["*"],
+                "tgt_type": "list",
+                "args": [{"virtual_server": "*"}],
+            }
+        },
+    ),
+    "a name that is no text": (
+        HEALTH,
+        {"id": "lb1", "changes": [{**DOWN, "virtual_server": ["web"]}]},
+        NOTHING,
+    ),
+    "changes that are no mappings": (HEALTH, {"id": "lb1", "changes": ["web", None, 7]}, NOTHING),
+    "no changes": (HEALTH, {"id": "lb1"}, NOTHING),
+    "no mapping at all": (HEALTH, "lb1", NOTHING),
+}
+
+
+@pytest.mark.parametrize(("tag", "data", "expected"), FOUND.values(), ids=FOUND.keys())
+def test_a_director_that_has_not_acted_is_asked_to_look_again(
+    reactor: salt.utils.reactor.Reactor, tag: str, data: Any, expected: dict[str, Any]
+) -> None:
+    assert asked(reactor, "real_server.sls", tag, data) == expected
+
+
+def test_each_virtual_server_is_asked_for(reactor: salt.utils.reactor.Reactor) -> None:
+    data = {"id": "lb1", "changes": MANY[:10]}
+    chunks = reactor.reactions(HEALTH, data, [str(CHECKOUT / "_reactors" / "real_server.sls")])
+    assert sorted(chunk["args"][0]["virtual_server"] for chunk in chunks) == sorted(
+        one["virtual_server"] for one in MANY[:10]
+    )

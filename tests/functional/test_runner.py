@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +21,10 @@ import salt.pillar
 import salt.runner
 import yaml
 from salt.exceptions import CommandExecutionError
-from saltext.lvs import rounds
+from saltext.lvs import holders, rounds
 
 from tests.functional.conftest import CHECKOUT, EXAMPLES
+from tests.lab.waiting import until
 
 VALID = {"valid": True, "problems": [], "warnings": []}
 
@@ -46,6 +51,7 @@ def configured(tmp_path: Path) -> dict[str, Any]:
             "base": [str(EXAMPLES)],
             "production": [str(EXAMPLES / "production")],
             "staging": [str(EXAMPLES / "staging")],
+            "by_keepalived": [str(EXAMPLES / "by_keepalived")],
         },
     )
     return opts
@@ -385,11 +391,225 @@ def test_a_real_server_whose_pillar_fails_for_a_moment_is_no_stranger(
     assert announce(master, "rs1")["asked"] == ["lb1", "lb2"]
 
 
+# -------------------------------------------------------------------------------------------------
+# Who holds the VIPs
+
+VIP = "10.10.10.10"
+
+
+class Directors:
+    """Directors that answer what they are made to, and the master's bus."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.asked: list[Any] = []
+        self.told: list[tuple[str, Any]] = []
+
+    def __enter__(self) -> Directors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def cmd_iter_no_block(self, tgt: Any, fun: str, **options: Any) -> Iterator[Any]:
+        """As Salt does: nothing now and then, each answer by itself, and no end while one is at
+        work.
+        """
+        self.asked.append((tgt, fun, options))
+        for name, answer in self.answers.items():
+            yield None
+            yield {name: {"ret": answer, "retcode": 0}}
+        while True:
+            yield None
+
+    def fire_event(self, data: Any, tag: str) -> None:
+        self.told.append((tag, data))
+
+    def say(self, *holders: str) -> None:
+        """Have these directors hold the VIP, and all answer."""
+        self.answers = {name: holding(name in holders) for name in ("lb1", "lb2")}
+
+
+def holding(holds: bool) -> dict[str, Any]:
+    instance = {"state": "MASTER" if holds else "BACKUP", "vips_held": [VIP] if holds else []}
+    return {"vrrp_instances": {"VirtIP_10": instance}}
+
+
+@pytest.fixture
+def directors(monkeypatch: pytest.MonkeyPatch) -> Directors:
+    """Both directors of the example, without the waiting."""
+    found = Directors()
+    monkeypatch.setattr(salt.client, "get_local_client", lambda **_: found)
+    monkeypatch.setattr(salt.utils.event, "get_master_event", lambda *_, **__: found)
+    monkeypatch.setattr(holders, "patience", lambda *_: 0)
+    monkeypatch.setattr(rounds, "SECONDS_BETWEEN", 0.0)
+    return found
+
+
+def run(master: dict[str, Any], function: str, *arguments: Any) -> Any:
+    return salt.runner.RunnerClient(master).functions[function](*arguments)
+
+
+def test_the_holder_of_each_vip_is_told_as_the_directors_say(
+    master: dict[str, Any], directors: Directors
+) -> None:
+    directors.say("lb1")
+    assert run(master, "lvs.mastership", "lb1") == {
+        "cluster": "prod",
+        "vips": {
+            VIP: {
+                "vrrp_instance": "VirtIP_10",
+                "verdict": "held",
+                "holders": ["lb1"],
+                "silent": [],
+                "sides": ["lb1: MASTER", "lb2: BACKUP"],
+            }
+        },
+        "problems": [],
+    }
+    assert directors.asked == [
+        (["lb1", "lb2"], "keepalived.status", {"tgt_type": "list", "timeout": 10})
+    ]
+    assert directors.told == []
+
+
+def test_a_director_that_never_ends_its_answer_is_silent(
+    master: dict[str, Any], directors: Directors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holders, "ANSWER_SECONDS", 0.5)
+    directors.say("lb1")
+    del directors.answers["lb2"]
+    (vip,) = run(master, "lvs.mastership", "lb1")["vips"].values()
+    assert (vip["verdict"], vip["silent"]) == ("held", ["lb2"])
+    assert vip["sides"] == ["lb1: MASTER", "lb2: no answer"]
+
+
+def test_who_is_no_director_has_no_mastership(master: dict[str, Any], directors: Directors) -> None:
+    with pytest.raises(salt.exceptions.CommandExecutionError, match="rs1 is no director"):
+        run(master, "lvs.mastership", "rs1")
+    assert directors.asked == []
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_split_brain_is_told_once_and_its_end_once(
+    master: dict[str, Any], directors: Directors
+) -> None:
+    for held_by in (["lb1"], ["lb1", "lb2"], ["lb1", "lb2"], ["lb2"], ["lb2"]):
+        directors.say(*held_by)
+        answer = run(master, "lvs.check_mastership", "lb1")
+        assert answer["vips"][VIP]["holders"] == held_by
+    assert [(tag, data["holders"]) for tag, data in directors.told] == [
+        ("lvs/vips/prod/split_brain", ["lb1", "lb2"]),
+        ("lvs/vips/prod/held", ["lb2"]),
+    ]
+    _, split = directors.told[0]
+    assert split["told"].startswith("10.10.10.10 (VirtIP_10) is held by lb1 and lb2 at once")
+
+
+@pytest.mark.usefixtures("keys")
+def test_nobody_who_is_no_director_has_directors_asked(
+    master: dict[str, Any], directors: Directors
+) -> None:
+    for minion_id in ("rs1", "*", "lb?", "../lb1", ["lb1"], "staging-rs2"):
+        assert run(master, "lvs.check_mastership", minion_id)["asked"] == []
+    assert directors.asked == []
+
+
+COVERED = {"asked": [], "cluster": "prod", "why": "another look covers this one"}
+
+
+class Clock:
+    """Time that passes where somebody sleeps, on every clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_800_000_000.0
+        for name in ("time", "monotonic"):
+            monkeypatch.setattr(time, name, lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def stamp(self) -> str:
+        """The time as Salt stamps it on an event."""
+        return datetime.fromtimestamp(self.now, timezone.utc).isoformat()
+
+
+@pytest.mark.usefixtures("keys")
+def test_events_that_came_before_a_look_are_covered_by_it_however_late_they_are(
+    master: dict[str, Any], directors: Directors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "SECONDS_BETWEEN", 5.0)
+    clock = Clock(monkeypatch)
+    directors.say("lb1")
+    early = clock.stamp()
+    clock.sleep(0.1)
+    assert "told" in run(master, "lvs.check_mastership", "lb1", clock.stamp())
+    late = clock.stamp()
+    for _ in range(5):
+        clock.sleep(8)
+        assert run(master, "lvs.check_mastership", "lb1", early) == COVERED
+    assert len(directors.asked) == 1
+    assert "told" in run(master, "lvs.check_mastership", "lb1", late)
+    assert run(master, "lvs.check_mastership", "lb1", late) == COVERED
+    assert len(directors.asked) == 2
+
+
+@pytest.mark.usefixtures("keys")
+def test_of_one_cluster_one_look_is_at_work_and_one_waits(
+    master: dict[str, Any], directors: Directors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "WAIT_SECONDS", 0.1)
+    # As if they were Salt's own threads, which load a runner each.
+    runs = [salt.runner.RunnerClient(master).functions for _ in range(6)]
+    directors.say("lb1")
+    free, at_work = threading.Event(), []
+    answer = directors.cmd_iter_no_block
+
+    def slowly(*arguments: Any, **options: Any) -> Iterator[Any]:
+        at_work.append(1)
+        assert free.wait(60)
+        assert at_work.pop()
+        return answer(*arguments, **options)
+
+    monkeypatch.setattr(directors, "cmd_iter_no_block", slowly)
+    with ThreadPoolExecutor(len(runs)) as pool:
+        try:
+            jobs = [pool.submit(runs[0]["lvs.check_mastership"], "lb1")]
+            until(lambda: at_work, "the first to look")
+            jobs += [pool.submit(one["lvs.check_mastership"], "lb1") for one in runs[1:]]
+            until(lambda: sum(job.done() for job in jobs) == 4, "all but two to be done")
+            assert [job.result() for job in jobs if job.done()] == [COVERED] * 4
+            assert at_work == [1]
+        finally:
+            free.set()
+        told = [job.result() for job in jobs]
+    assert sum("told" in answer for answer in told) == len(directors.asked) == 2
+
+
+@pytest.mark.usefixtures("keys")
+def test_what_a_look_saw_is_there_for_the_reactor(
+    master: dict[str, Any], directors: Directors
+) -> None:
+    directors.say("lb2")
+    run(master, "lvs.check_mastership", "lb1")
+    path = Path(master["cachedir"]) / "saltext-lvs" / "seen.json"
+    seen = json.loads(path.read_text())
+    assert {name: (one["vips"], one["held"]) for name, one in seen.items()} == {
+        "lb1": ([VIP], []),
+        "lb2": ([VIP], [VIP]),
+    }
+    assert all(abs(one["at"] - time.time()) < 30 for one in seen.values())
+
+
 def test_the_master_answers_what_the_shipped_configuration_says() -> None:
     text = (CHECKOUT / "lvs" / "files" / "master.conf").read_text(encoding="utf-8")
     bound = {tag: files for item in yaml.safe_load(text)["reactor"] for tag, files in item.items()}
     assert bound == {
         "salt/beacon/*/dummy/change": ["salt://_reactors/dummy_lost.sls"],
+        "salt/beacon/*/keepalived_vrrp/change": ["salt://_reactors/vrrp_transition.sls"],
+        "salt/beacon/*/keepalived_vrrp/state": ["salt://_reactors/vrrp_transition.sls"],
+        "salt/beacon/*/real_server/change": ["salt://_reactors/real_server.sls"],
         "salt/minion/*/start": ["salt://_reactors/minion_start.sls"],
     }
     for files in bound.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from saltext.lvs import boot, networkd
+from saltext.lvs import boot, description, networkd, wishes
 
 from tests.functional.conftest import MinionMaker, example
 
@@ -37,6 +37,8 @@ def boots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(boot, "WANTED", str(root / "wants" / "ipvs.service"))
     monkeypatch.setattr(boot, "INIT_SCRIPT", str(root / "init.d"))
     monkeypatch.setattr(boot, "STARTS", str(root / "S??ipvs"))
+    monkeypatch.setattr(description, "PATH", str(tmp_path / "kept" / "cluster.json"))
+    monkeypatch.setattr(wishes, "WISHES", str(tmp_path / "wishes" / "wishes.json"))
     return root
 
 

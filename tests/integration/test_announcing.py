@@ -232,7 +232,10 @@ def test_a_flood_of_events_costs_one_announcement_in_five_seconds(
     assert 2 <= len(delays) <= 2 + lasted / 5
     assert len(delays) < FLOOD / 2
     state = cluster.master.run(["ls", "/var/cache/salt/master/saltext-lvs"]).stdout.split()
-    assert state == ["rounds.json", "rounds.json.lock"]
+    # Beside what is known of who holds the VIPs.
+    others = [f"{name}.json" for name in ("looks", "seen", "standings")]
+    known = [*others, *(f"{name}.lock" for name in others)]
+    assert [name for name in state if name not in known] == ["rounds.json", "rounds.json.lock"]
 
 
 # -------------------------------------------------------------------------------------------------
@@ -251,7 +254,9 @@ def test_a_minion_that_lacks_nothing_costs_one_job_and_no_state_run(
         "rs1": {"needed": False, "why": ["nothing lacks"]},
     }
     jobs = [(job["fun"], job["tgt"], job["tgt_type"]) for job in bus.jobs()]
-    assert sorted(jobs) == [(REAPPLY, [name], "list") for name in MINIONS]
+    # What a director tells of itself may have the master ask who holds the VIPs.
+    others = [job for job in jobs if job[0] != "keepalived.status"]
+    assert sorted(others) == [(REAPPLY, [name], "list") for name in MINIONS]
 
 
 def test_a_real_server_that_lost_its_vip_while_it_was_away_gets_it_back(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saltext.lvs import arp, links, locking, realserver, rtnetlink, watch
+from saltext.lvs import arp, dummywatch, links, locking, realserver, rtnetlink, watch
 from saltext.lvs.errors import KernelError
 from saltext.lvs.links import Action, Duty, NotOurs, Op
 from saltext.lvs.rtnetlink import MARK, HeldAddress, Link
@@ -90,8 +90,8 @@ def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def memory() -> watch.Memory:
-    return watch.Memory(duty=BOTH)
+def memory() -> dummywatch.Memory:
+    return dummywatch.Memory(duty=BOTH)
 
 
 def applied(duty: Duty = DUTY) -> None:
@@ -302,7 +302,7 @@ def test_no_descriptor_is_left_open() -> None:
     for _ in range(20):
         realserver.absent(DUTY)
         made()
-        list(watch.look(watch.Memory(duty=DUTY), "rs1", 3600))
+        list(dummywatch.look(dummywatch.Memory(duty=DUTY), "rs1", 3600))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -335,7 +335,7 @@ def test_it_is_enough_that_the_card_is_quiet() -> None:
     assert made() != []
 
 
-def test_directors_that_are_reached_by_another_card_count_too(memory: watch.Memory) -> None:
+def test_directors_that_are_reached_by_another_card_count_too(memory: dummywatch.Memory) -> None:
     ip("link add eth1 type veth peer name far1")
     ip("address add 192.0.2.41/24 dev eth1")
     ip("link set eth1 up")
@@ -366,11 +366,11 @@ def test_an_ipv6_vip_asks_for_no_setting() -> None:
 # Seen
 
 
-def told(memory: watch.Memory) -> list[tuple[Any, ...]]:
+def told(memory: dummywatch.Memory) -> list[tuple[Any, ...]]:
     """The changes of one look, in short."""
     return [
         (change.get("address") or change.get("sysctl"), change["was"], change["now"])
-        for event in watch.look(memory, "rs1", repeat=3600)
+        for event in dummywatch.look(memory, "rs1", repeat=3600)
         if event["tag"] == "change"
         for change in event["changes"]
     ]
@@ -385,7 +385,9 @@ def told(memory: watch.Memory) -> list[tuple[Any, ...]]:
     ],
     ids=["deleted", "one VIP removed", "down: IPv4 still serves, IPv6 is gone"],
 )
-def test_a_loss_and_its_return_are_seen(harm: str, lost: list[str], memory: watch.Memory) -> None:
+def test_a_loss_and_its_return_are_seen(
+    harm: str, lost: list[str], memory: dummywatch.Memory
+) -> None:
     made(BOTH)
     assert told(memory) == []
     ip(harm)
@@ -395,7 +397,7 @@ def test_a_loss_and_its_return_are_seen(harm: str, lost: list[str], memory: watc
     assert told(memory) == [(address, "lost", "restored") for address in lost]
 
 
-def test_a_vip_with_another_prefix_is_not_held(memory: watch.Memory) -> None:
+def test_a_vip_with_another_prefix_is_not_held(memory: dummywatch.Memory) -> None:
     made(BOTH)
     told(memory)
     ip("address add 10.10.10.10/24 dev dummy0")
@@ -403,12 +405,12 @@ def test_a_vip_with_another_prefix_is_not_held(memory: watch.Memory) -> None:
     assert told(memory) == [("10.10.10.10", "held", "lost")]
 
 
-def test_what_lacks_at_the_first_look_is_news(memory: watch.Memory) -> None:
+def test_what_lacks_at_the_first_look_is_news(memory: dummywatch.Memory) -> None:
     applied(BOTH)
     assert told(memory) == [("10.10.10.10", None, "lost"), ("fd00::10", None, "lost")]
 
 
-def test_settings_that_are_changed_back_are_seen(memory: watch.Memory) -> None:
+def test_settings_that_are_changed_back_are_seen(memory: dummywatch.Memory) -> None:
     made(BOTH)
     told(memory)
     settings("all", 0, 2)
@@ -417,10 +419,10 @@ def test_settings_that_are_changed_back_are_seen(memory: watch.Memory) -> None:
     assert told(memory) == [("net.ipv4.conf.eth0.arp_ignore", 0, 1)]
 
 
-def test_the_events_tell_the_whole_truth(memory: watch.Memory) -> None:
+def test_the_events_tell_the_whole_truth(memory: dummywatch.Memory) -> None:
     made(BOTH)
     ip("address delete 10.10.10.10/32 dev dummy0")
-    change, state = list(watch.look(memory, "rs1", repeat=3600))
+    change, state = list(dummywatch.look(memory, "rs1", repeat=3600))
     since = change["changes"][0]["since"]
     envelope = {key: change[key] for key in ("id", "cluster", "boot_id", "at")}
     assert (change["id"], change["cluster"], since) == ("rs1", "prod", change["at"])
@@ -464,7 +466,7 @@ def test_the_events_tell_the_whole_truth(memory: watch.Memory) -> None:
     assert json.loads(json.dumps([change, state])) == [change, state]
 
 
-def test_a_look_works_on_the_running_event_loop(memory: watch.Memory) -> None:
+def test_a_look_works_on_the_running_event_loop(memory: dummywatch.Memory) -> None:
     applied(BOTH)
 
     async def on_the_loop() -> list[tuple[Any, ...]]:
@@ -539,7 +541,7 @@ def test_a_repair_takes_nothing_away() -> None:
     assert sorted(addresses()) == ["10.10.10.10/32", "fd00::10/128"]
 
 
-def test_a_vip_that_no_apply_has_put_there_is_not_lost(memory: watch.Memory) -> None:
+def test_a_vip_that_no_apply_has_put_there_is_not_lost(memory: dummywatch.Memory) -> None:
     assert told(memory) == []
     made(DUTY)
     assert told(memory) == []
@@ -552,7 +554,7 @@ def test_a_vip_that_no_apply_has_put_there_is_not_lost(memory: watch.Memory) -> 
 
 
 def test_a_vip_that_an_apply_has_taken_away_is_not_lost_even_by_an_older_pillar(
-    memory: watch.Memory,
+    memory: dummywatch.Memory,
 ) -> None:
     made(BOTH)
     assert told(memory) == []
@@ -564,7 +566,7 @@ def test_a_vip_that_an_apply_has_taken_away_is_not_lost_even_by_an_older_pillar(
     assert addresses() == []
 
 
-def test_a_record_that_somebody_has_spoilt_counts_as_none(memory: watch.Memory) -> None:
+def test_a_record_that_somebody_has_spoilt_counts_as_none(memory: dummywatch.Memory) -> None:
     made(BOTH)
     Path(realserver.RECORD).write_text("{")
     assert told(memory) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saltext.lvs import arp, links, realserver, watch
+from saltext.lvs import arp, dummywatch, links, realserver, watch
 from saltext.lvs.links import Duty
 
 from tests.kernel.commands import ip
@@ -60,7 +60,7 @@ def watching(sent: Sent) -> Iterator[Callable[..., watch.Watcher]]:
                 if any(event["tag"] == "state" for event in events):
                     looked.set()
 
-        watcher = watch.Watcher(watch.Memory(duty=duty), "rs1", noted)
+        watcher = watch.Watcher(dummywatch.Memory(duty=duty), "rs1", noted)
         begun.append(watcher)
         watcher.start(repeat=3600)
         assert looked.wait(10)
@@ -190,12 +190,12 @@ def test_what_is_taken_away_again_and_again_is_left_alone_and_a_person_told(
 ) -> None:
     watching()
     sent.clear()
-    for times in range(1, watch.REPAIRS_IN_A_MINUTE + 1):
+    for times in range(1, dummywatch.REPAIRS_IN_A_MINUTE + 1):
         ip("link delete dummy0")
         until(lambda: len(sent) == 2 * times, f"repair {times}", seconds=5)  # noqa: B023
         assert sent[-1]["acted"] is True
     ip("link delete dummy0")
-    until(lambda: len(sent) == 2 * watch.REPAIRS_IN_A_MINUTE + 1, "the last event", seconds=5)
+    until(lambda: len(sent) == 2 * dummywatch.REPAIRS_IN_A_MINUTE + 1, "the last event", seconds=5)
     assert (sent[-1]["acted"], sent[-1]["healing"]) == (False, False)
     for change in sent[-1]["changes"]:
         assert change["now"] == "lost"
@@ -207,10 +207,10 @@ def test_what_is_taken_away_again_and_again_is_left_alone_and_a_person_told(
 def test_it_goes_on_when_the_minute_is_over(
     watching: Callable[..., watch.Watcher], sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "MINUTE_SECONDS", 2.0)
+    monkeypatch.setattr(dummywatch, "MINUTE_SECONDS", 2.0)
     watcher = watching()
     now = time.monotonic()
-    watcher._memory.repairs[watch.Harm.VIPS].extend([now] * watch.REPAIRS_IN_A_MINUTE)
+    watcher._memory.repairs[dummywatch.Harm.VIPS].extend([now] * dummywatch.REPAIRS_IN_A_MINUTE)
     ip("link delete dummy0")
     until(lambda: lacking() == (), "the repair", seconds=6)
     assert time.monotonic() - now >= 2.0
@@ -258,12 +258,12 @@ def test_a_refresh_while_the_bus_hangs_waits_for_nothing_and_loses_nothing() -> 
         answers.wait(20)
         told.extend(event["tag"] for event in events)
 
-    watch.memory("hanging").duty = DUTY
+    watch.memory("hanging", dummywatch.Memory).duty = DUTY
     threads = threading.active_count()
     began = time.monotonic()
     try:
         for _ in range(5):
-            watch.watch("hanging", "rs1", 30, lambda: hang)
+            watch.watch("hanging", dummywatch.Memory, "rs1", 30, lambda: hang)
             time.sleep(0.1)
             watch.unwatch("hanging")
         assert time.monotonic() - began < 2.5
@@ -301,7 +301,7 @@ def test_more_changes_than_the_kernel_can_queue_do_not_end_it(
     watching: Callable[..., watch.Watcher], sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = threading.Event()
-    looked = watch.look
+    looked = dummywatch.look
 
     def slow_look(*arguments: Any, **more: Any) -> Any:
         held.wait(10)
@@ -309,7 +309,7 @@ def test_more_changes_than_the_kernel_can_queue_do_not_end_it(
 
     watcher = watching()
     sent.clear()
-    monkeypatch.setattr(watch, "look", slow_look)
+    monkeypatch.setattr(dummywatch, "look", slow_look)
     ip("link add many type dummy")
     lines = [f"address add 10.77.{n // 250}.{n % 250 + 1}/32 dev many" for n in range(2500)]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
@@ -324,7 +324,7 @@ def test_starting_and_ending_it_leaves_nothing_behind() -> None:
         return len(os.listdir("/proc/self/fd"))
 
     def once() -> None:
-        watch.watch("again", "rs1", 30, lambda: lambda _: None)
+        watch.watch("again", dummywatch.Memory, "rs1", 30, lambda: lambda _: None)
         watch.unwatch("again")
 
     once()
@@ -336,16 +336,16 @@ def test_starting_and_ending_it_leaves_nothing_behind() -> None:
 
 def test_a_tick_finds_the_one_that_runs_and_the_next_one_after_its_end() -> None:
     try:
-        watch.watch("ticks", "rs1", 30, lambda: lambda _: None)
+        watch.watch("ticks", dummywatch.Memory, "rs1", 30, lambda: lambda _: None)
         first = watch.watchers["ticks"]
-        watch.watch("ticks", "rs1", 30, lambda: lambda _: None)
+        watch.watch("ticks", dummywatch.Memory, "rs1", 30, lambda: lambda _: None)
         assert watch.watchers["ticks"] is first
         first.stop()
-        watch.watch("ticks", "rs1", 30, lambda: lambda _: None)
+        watch.watch("ticks", dummywatch.Memory, "rs1", 30, lambda: lambda _: None)
         assert watch.watchers["ticks"].alive()
         watch.release()
         assert watch.watchers == {}
-        assert not any(thread.name.startswith("lvs-dummy") for thread in threading.enumerate())
+        assert not any(thread.name.startswith("lvs-") for thread in threading.enumerate())
     finally:
         watch.unwatch("ticks")
 

@@ -299,7 +299,8 @@ def test_an_edit_refuses_what_another_keeps() -> None:
     with pytest.raises(KeptElsewhere) as caught:
         ipvs.edit(key(WEB), lambda _: None, leave={key(WEB)})
     assert str(caught.value) == (
-        "keepalived keeps tcp 10.10.10.10:80, as the pillar says: change it there"
+        "keepalived keeps tcp 10.10.10.10:80, as the pillar says: change it there; "
+        "keepalived.set_weight sets the weight of a real server"
     )
     assert ipvs.read().table == SEED
 

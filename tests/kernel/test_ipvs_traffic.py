@@ -236,6 +236,7 @@ def test_connections_are_those_of_ipvsadm() -> None:
     links = [connect(), connect(VIP6)]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as question:
         question.sendto(b"?", (VIP, 53))
+    until(lambda: connections.look().by_state.get("TIME_WAIT") == 3, "the end of the closed ones")
     listing = connections.look()
     assert ours(listing) == told_connections()
     assert listing.by_state == {"ASSURED": 1, "ESTABLISHED": 2, "TIME_WAIT": 3, "UDP": 1}

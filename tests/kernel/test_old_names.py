@@ -491,7 +491,8 @@ def test_what_keepalived_keeps_is_refused(director: Minion, called: Call) -> Non
     with pytest.raises(CommandExecutionError) as caught:
         director.call(function, *args, **kwargs)
     assert str(caught.value) == (
-        "keepalived keeps tcp 10.10.10.10:80, as the pillar says: change it there"
+        "keepalived keeps tcp 10.10.10.10:80, as the pillar says: change it there; "
+        "keepalived.set_weight sets the weight of a real server"
     )
     assert held() == [WEB, RS1, "-A -f 7 -s wlc"]
 
@@ -724,6 +725,6 @@ def test_a_state_of_what_keepalived_keeps_is_refused_also_in_advance(
         "result": False,
         "changes": {},
         "comment": f"{comment}: keepalived keeps tcp 10.10.10.10:80, as the pillar says: change it "
-        "there",
+        "there; keepalived.set_weight sets the weight of a real server",
     }
     assert held() == [WEB, RS1]

@@ -96,13 +96,14 @@ class SaltCluster:
         for name in self.minions:
             self._install_minion(self.lab[name])
         # A minion that finds no master waits longer than this takes.
-        until(self._master_listens, "the master to listen", seconds=120)
+        until(self.master_listens, "the master to listen", seconds=120)
         for name in self.minions:
             services.start(self.lab[name], "salt-minion")
         # The master's own side, as README.md has it; minions sync themselves.
         self.salt_run("saltutil.sync_all")
 
-    def _master_listens(self) -> bool:
+    def master_listens(self) -> bool:
+        """Whether the master runs and takes what minions return."""
         return f":{RETURN_PORT:04X} " in self.master.read("/proc/net/tcp")
 
     def wait(self, seconds: float = 120) -> None:

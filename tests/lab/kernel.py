@@ -28,7 +28,7 @@ def is_fetched() -> bool:
 
 
 def _fill(root: Path) -> None:
-    mirror = _debian_mirror()
+    mirror = debian_mirror()
     print(f"lab: fetching the user-mode Linux kernel from {mirror} (once)", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for deb in _download(mirror, Path(scratch)):
@@ -40,7 +40,7 @@ def _fill(root: Path) -> None:
         (root / name).mkdir(exist_ok=True)
 
 
-def _debian_mirror() -> str:
+def debian_mirror() -> str:
     """The address of the Debian mirror in apt's own configuration."""
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(REPO_URI)", "Created-By: Packages"],

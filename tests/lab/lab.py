@@ -117,6 +117,12 @@ class LabHost(Host):
         """Pull the cable: the host sees its carrier go."""
         _ip(f"link set {self._port} down")
 
+    def isolate(self, isolated: bool) -> None:
+        """Have the switch pass on nothing between this host and others that are isolated, or all
+        again: each of them still reaches the rest.
+        """
+        _ip(f"link set {self._port} type bridge_slave isolated {'on' if isolated else 'off'}")
+
     def link_up(self) -> None:
         """Put the cable back."""
         _ip(f"link set {self._port} up")

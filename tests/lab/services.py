@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from tests.lab.host import Host
+from tests.lab.waiting import until
 
 _SCRIPT = """\
 #!/bin/sh
@@ -65,3 +66,18 @@ def install(host: Host, name: str, command: Sequence[str]) -> None:
 def start(host: Host, name: str) -> None:
     """Start the service ``name`` now."""
     host.run(["service", name, "start"], check=True)
+
+
+def restart(host: Host, name: str) -> None:
+    """Stop the service ``name``, and start it when its process is gone: Debian's own scripts start
+    nothing beside what has not ended yet.
+    """
+    host.run(["service", name, "stop"], check=True)
+    wait_until_gone(host, name)
+    start(host, name)
+
+
+def wait_until_gone(host: Host, program: str) -> None:
+    """Wait until no process of a program is left; its children may need a moment to follow it."""
+    look = ["pgrep", "-x", program]
+    until(lambda: host.run(look).returncode, f"{program} to be gone from {host.name}", pause=0.2)

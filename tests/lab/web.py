@@ -45,7 +45,10 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 512
 
     def server_bind(self) -> None:
-        """Bind without asking the resolver for this host's name."""
+        """Bind without asking the resolver for this host's name; also where a server that has
+        just ended has left connections behind (TIME-WAIT).
+        """
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         socket.socket.bind(self.socket, self.server_address)
         self.server_name, self.server_port = HOST, PORT
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
-from tests.demo import Outage, Shown
+from tests.demo import Outage, Shown, Teller
+from tests.lab.bus import Bus, Event
 from tests.lab.client import Replies, Reply
 
 
@@ -52,3 +55,40 @@ def test_the_table_tells_what_held_and_what_did_not(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == (
         "  requests answered: 400\n  THIS DID NOT HOLD: served after: 61.0 s\n"
     )
+
+
+def transition(director: str, was: str, now: str, problem: str | None = None) -> dict[str, Any]:
+    change = {"vrrp_instance": "VirtIP_10", "was": was, "now": now, "problem": problem}
+    return {"id": director, "changes": [{"sync_group": "G1", "was": was, "now": now}, change]}
+
+
+class Heard:
+    """A bus on which all has been said."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+
+def test_what_directors_tell_is_said_once_with_its_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bus = Heard()
+    tag = "salt/beacon/{}/keepalived_vrrp/change"
+    bus.events.append(Event(9.0, tag.format("lb1"), transition("lb1", "BACKUP", "MASTER")))
+    teller = Teller(cast(Bus, bus), 10.0)
+    bus.events += [
+        Event(10.25, tag.format("lb1"), transition("lb1", "MASTER", "STOP")),
+        Event(10.5, "salt/job/1/new", {"fun": "test.ping"}),
+    ]
+    assert teller.told() is True
+    late = transition("lb2", "BACKUP", "MASTER", "VIPs are missing on the master")
+    bus.events.append(Event(12.5, tag.format("lb2"), late))
+    teller.told()
+    assert capsys.readouterr().out == (
+        "     0.25 s  lb1  VirtIP_10  MASTER -> STOP\n"
+        "     2.50 s  lb2  VirtIP_10  BACKUP -> MASTER  (VIPs are missing on the master)\n"
+    )
+    assert teller.transitions == [
+        ("lb1", "MASTER", "STOP", 0.25),
+        ("lb2", "BACKUP", "MASTER", 2.5),
+    ]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from saltext.lvs import events, links, locking, watch
+from saltext.lvs import dummywatch, events, links, locking, watch
 from saltext.lvs.errors import InvalidConfig
 
 PILLAR = {
@@ -50,14 +50,14 @@ def test_numbers_go_on_above_those_of_an_earlier_process(monkeypatch: pytest.Mon
 
 
 def test_a_pillar_is_asked_for_once_in_five_seconds() -> None:
-    memory = watch.Memory()
+    memory = dummywatch.Memory()
     asked = [now for now in (0.0, 1.0, 4.9, 5.0, 9.0, 11.0) if watch.should_ask(memory, now)]
     assert asked == [0.0, 5.0, 11.0]
 
 
 def test_a_watcher_learns_its_duty_from_the_pillar() -> None:
-    memory = watch.Memory()
-    watch.brief(memory, PILLAR, "rs1")
+    memory = dummywatch.Memory()
+    dummywatch.brief(memory, PILLAR, "rs1")
     assert memory.duty is not None
     assert memory.duty.cluster == "prod"
     assert memory.duty.interface == "dummy0"
@@ -66,30 +66,30 @@ def test_a_watcher_learns_its_duty_from_the_pillar() -> None:
 
 
 def test_a_wrong_pillar_is_told_once_and_the_last_right_one_kept_to() -> None:
-    memory = watch.Memory()
-    watch.brief(memory, PILLAR, "rs1")
+    memory = dummywatch.Memory()
+    dummywatch.brief(memory, PILLAR, "rs1")
     right = memory.duty
     wrong = {"lvs": {"vip_interface": "an interface with spaces"}}
     with pytest.raises(InvalidConfig):
-        watch.brief(memory, wrong, "rs1")
-    watch.brief(memory, wrong, "rs1")
-    watch.brief(memory, {}, "rs1")
+        dummywatch.brief(memory, wrong, "rs1")
+    dummywatch.brief(memory, wrong, "rs1")
+    dummywatch.brief(memory, {}, "rs1")
     assert memory.duty == right
 
 
 def test_a_new_object_of_the_same_pillar_is_no_new_pillar() -> None:
-    memory = watch.Memory()
+    memory = dummywatch.Memory()
     wrong = {"vip_interface": "an interface with spaces"}
     with pytest.raises(InvalidConfig):
-        watch.brief(memory, {"lvs": wrong}, "rs1")
-    watch.brief(memory, {"lvs": dict(wrong)}, "rs1")
+        dummywatch.brief(memory, {"lvs": wrong}, "rs1")
+    dummywatch.brief(memory, {"lvs": dict(wrong)}, "rs1")
 
 
 def test_who_must_hold_no_vip_has_nothing_to_tell() -> None:
-    memory = watch.Memory()
-    assert list(watch.look(memory, "lb1", repeat=30)) == []
-    watch.brief(memory, PILLAR, "lb1")
-    assert list(watch.look(memory, "lb1", repeat=30)) == []
+    memory = dummywatch.Memory()
+    assert list(dummywatch.look(memory, "lb1", repeat=30)) == []
+    dummywatch.brief(memory, PILLAR, "lb1")
+    assert list(dummywatch.look(memory, "lb1", repeat=30)) == []
 
 
 def test_one_is_at_work_one_in_line_and_the_next_goes_home(
@@ -153,3 +153,19 @@ def test_a_lock_that_a_fork_has_inherited_is_free_when_it_is_given_back(tmp_path
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_what_fails_for_good_is_tried_ever_more_seldom_and_never_stops_being_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InvalidConfig("x", 1, "2")
+
+    monkeypatch.setattr(dummywatch.realserver, "heal", refuse)
+    memory = dummywatch.Memory(duty=links.Duty("prod", "dummy0", ()))
+    pauses = []
+    for _ in range(3000):
+        dummywatch._healed(memory, links.Duty("prod", "dummy0", ()), {dummywatch.Harm.VIPS})
+        pauses.append(round(memory.again - time.monotonic()))
+    assert pauses[:8] == [10, 20, 40, 80, 160, 320, 600, 600]
+    assert set(pauses[8:]) == {600}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.waiting import until
 from tools import levels
-from tools.counts import Count, read_report
+from tools.counts import Count, read_failures, read_report
 from tools.groups import ENDINGS, Ended, ProcessGroups
 
 REPORT = """\
@@ -27,6 +27,16 @@ def test_a_report_is_counted_by_how_its_tests_ended(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT)
     assert read_report(report) == Count(passed=1, failed=3, skipped=1)
+
+
+def test_what_failed_is_told_in_a_line_each(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuite><testcase classname="tests.unit" name="fails">'
+        '<failure message="\nE assert 1 == 2&#10;and more"/></testcase>'
+        '<testcase name="cannot be set up"><error/></testcase><testcase name="passes"/></testsuite>'
+    )
+    assert read_failures(report) == ["tests.unit.fails: E assert 1 == 2", "cannot be set up"]
 
 
 @pytest.mark.parametrize("text", [None, "", "<testsuites><testcase/>"])
@@ -73,14 +83,17 @@ def test_a_level_is_judged_by_its_count_and_its_status(
 def test_the_sum_is_alone_on_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
     results = [
         levels.Result("unit", Count(passed=10), 1.25),
-        levels.Result("kernel", Count(3, 1, 2), 61.0, "ended with status 3"),
+        levels.Result("kernel", Count(3, 1, 2), 61.0, "ended with status 3", ["test_a: why"]),
     ]
     assert levels.show(results) == 1
     assert capsys.readouterr().out == (
         "\n"
-        "level                 ran  passed  failed  skipped  seconds\n"
-        "unit                   10      10       0        0      1.2\n"
-        "kernel                  4       3       1        2     61.0  ended with status 3\n"
+        "level                     ran  passed  failed  skipped  seconds\n"
+        "unit                       10      10       0        0      1.2\n"
+        "kernel                      4       3       1        2     61.0  ended with status 3\n"
+        "\n"
+        "failed:\n"
+        "  kernel: test_a: why\n"
         "\n"
         "13 passed, 1 failed, 2 skipped\n"
     )

@@ -6,7 +6,8 @@ import ipaddress
 import re
 
 import pytest
-from saltext.lvs.reading import port_number, split_endpoint
+from saltext.lvs.errors import InvalidConfig
+from saltext.lvs.reading import Section, port_number, split_endpoint
 
 ENDPOINTS: dict[str, tuple[str, str, str | None]] = {
     "IPv4": ("10.10.10.10:80", "10.10.10.10", "80"),
@@ -61,3 +62,16 @@ def test_a_port_is_a_number(text: str, port: int) -> None:
 def test_what_is_no_port_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         port_number(text)
+
+
+def test_nothing_below_the_secrets_is_shown_not_even_in_a_misspelt_place() -> None:
+    section = Section({"vrrp_instance": {"V": {"auth_pass": "MY_PASS"}}}, "lvs_secrets")
+    with pytest.raises(InvalidConfig) as caught:
+        section.finish()
+    assert str(caught.value).startswith("lvs_secrets:vrrp_instance is **********; ")
+    assert "MY_PASS" not in repr(caught.value.problems[0].value)
+
+
+def test_a_list_of_names_may_hold_anything() -> None:
+    with pytest.raises(InvalidConfig, match=r"^x:servers is \[\]; it should be a name"):
+        list(Section({"servers": [[]]}, "x").named("servers"))

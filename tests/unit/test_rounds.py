@@ -105,6 +105,122 @@ def test_a_later_round_than_the_one_that_failed_stays() -> None:
     assert Book().without(DIRECTORS, failed, Book()) == Book()
 
 
+STAMPS = {
+    "as Salt 3006 and 3007 write it": ("2027-01-15T07:59:59.500000", NOW - 0.5),
+    "as Salt 3008 writes it": ("2027-01-15T07:59:59.500000+00:00", NOW - 0.5),
+    "another zone": ("2027-01-15T08:59:59+01:00", NOW - 1),
+    "still to come": ("2027-01-15T08:00:01", NOW),
+    "no time": ("yesterday", NOW),
+    "nothing": (None, NOW),
+    "a number": (7, NOW),
+}
+
+
+@pytest.mark.parametrize(("stamp", "told"), STAMPS.values(), ids=STAMPS.keys())
+def test_an_event_came_when_the_master_says(stamp: object, told: float) -> None:
+    assert rounds.told_at(stamp, NOW) == told
+
+
+def test_a_cause_that_was_told_before_the_last_round_began_is_covered_however_late_it_is() -> None:
+    book = after(0.0)
+    for told, delay in ((-0.1, None), (0.0, 0.0), (20.0, 0.0)):
+        loaded = Book.load(book.dump(), NOW + 59)
+        assert loaded.covering("rs1", NOW + told) == ("prod" if delay is None else None)
+        assert loaded.with_cause("prod", DIRECTORS, IDS, NOW + 59, NOW + told)[1] == delay
+
+
+class Looks:
+    """Looks at one cluster, each as long as it is told to be, in time that passes here."""
+
+    def __init__(self) -> None:
+        self.book, self.now = Book(), NOW
+        self.began: list[float] = []
+        self.ends: float | None = None
+        self.due: list[tuple[float, Round]] = []
+
+    def cause(self, told: float) -> None:
+        book, delay = self.loaded.with_cause("prod", DIRECTORS, IDS, self.now, told)
+        if delay is not None:
+            booked = book.round_of(DIRECTORS)
+            assert booked is not None
+            self.due.append((self.now + delay, booked))
+        self.book = book
+
+    def pass_time(self, until: float, lasting: float, late: float) -> None:
+        """Let all that is due by then happen, that much later than it should."""
+        while moments := [at + late for at, _ in self.due] + ([self.ends] if self.ends else []):
+            if (moment := min(moments)) > until:
+                break
+            self.now = moment
+            if moment == self.ends:
+                self.ends, self.book = None, self.loaded.at_work(DIRECTORS, self.now)
+            else:
+                self._turn(lasting, late)
+        self.now = until
+
+    def _turn(self, lasting: float, late: float) -> None:
+        at, booked = min(self.due, key=lambda item: item[0])
+        self.due.remove((at, booked))
+        self.book, waits, seconds = self.loaded.at_turn(DIRECTORS, booked, self.now)
+        if waits is None:
+            return
+        if seconds:
+            self.due.append((self.now + seconds, waits))
+            return
+        assert self.ends is None, "two look at once"
+        self.began.append(self.now)
+        self.ends = self.now + lasting
+
+    @property
+    def loaded(self) -> Book:
+        return Book.load(self.book.dump(), self.now)
+
+
+@given(
+    times=times,
+    # How long each event waits for the reactor.
+    lag=st.floats(0, 20),
+    lasting=st.floats(0.1, rounds.BUSY_SECONDS - 0.1),
+    late=st.floats(0, 0.5),
+)
+def test_looks_come_one_by_one_and_each_cause_gets_one_that_begins_after_it(
+    times: list[float], lag: float, lasting: float, late: float
+) -> None:
+    looks = Looks()
+    for at in times:
+        looks.pass_time(NOW + at + lag, lasting, late)
+        looks.cause(NOW + at)
+        # Besides the one that is at work.
+        assert len(looks.due) <= 1 + (late > 0)
+    looks.pass_time(NOW + 1000, lasting, late)
+    assert looks.due == []
+    for at in times:
+        soon = lag + late + max(lasting, rounds.SECONDS_BETWEEN) + rounds.WAIT_SECONDS + late
+        assert any(NOW + at <= began <= NOW + at + soon + 1e-3 for began in looks.began)
+    gaps = [later - began for began, later in itertools.pairwise(looks.began)]
+    assert all(gap >= rounds.SECONDS_BETWEEN - 1e-3 for gap in gaps)
+    # Not more for as long as the events waited: only for as long as they came.
+    came = times[-1] - times[0]
+    assert len(looks.began) <= 2 + came / rounds.SECONDS_BETWEEN
+
+
+def test_who_is_at_work_and_has_ended_without_a_word_holds_nobody_up_for_long() -> None:
+    book = after(0.0)
+    began = book.round_of(DIRECTORS)
+    assert began is not None
+    book, _, _ = book.at_turn(DIRECTORS, began, NOW)
+    book, delay = book.with_cause("prod", DIRECTORS, IDS, NOW + 1)
+    booked = book.round_of(DIRECTORS)
+    assert delay == 4.0
+    assert booked is not None
+    for at, waits in ((5.0, 1.0), (29.9, 1.0), (30.0, 0.0)):
+        book, booked, seconds = Book.load(book.dump(), NOW + at).at_turn(
+            DIRECTORS, booked, NOW + at
+        )
+        assert seconds == waits
+        assert booked is not None
+
+
 def test_a_stranger_is_known_for_a_minute() -> None:
     book = Book().with_stranger("web7", NOW)
     assert book.knows_as_stranger("web7")
@@ -128,14 +244,23 @@ def test_what_was_written_is_read_again() -> None:
 
 def test_the_book_holds_no_more_than_what_still_matters() -> None:
     book = Book(
-        {"lb1 lb2": Round("prod", NOW, IDS), "old": Round("prod", NOW - 5.1, IDS)},
+        {
+            "lb1 lb2": Round("prod", NOW, IDS),
+            "old": Round("prod", NOW - 60, IDS),
+            "old, and at work": Round("prod", NOW - 130, IDS, busy_until=NOW + 1),
+        },
         {"web7": NOW - 61},
     )
-    assert Book.load(book.dump(), NOW) == Book({"lb1 lb2": Round("prod", NOW, IDS)}, {})
+    left = {name: one for name, one in book.rounds.items() if name != "old"}
+    assert Book.load(book.dump(), NOW) == Book(left, {})
 
 
 def test_a_clock_that_was_set_back_blocks_nothing() -> None:
-    book = Book({"lb1 lb2": Round("prod", NOW + 3600, IDS)}, {"rs1": NOW + 3600})
+    rounds = {
+        "lb1 lb2": Round("prod", NOW + 3600, IDS),
+        "lb3": Round("staging", NOW, IDS, busy_until=NOW + 3600),
+    }
+    book = Book(rounds, {"rs1": NOW + 3600})
     assert Book.load(book.dump(), NOW) == Book()
 
 

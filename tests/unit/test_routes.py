@@ -7,7 +7,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +17,8 @@ from saltext.lvs.errors import KernelError, LvsError
 from saltext.lvs.model import Address
 from saltext.lvs.netlink import attribute
 from saltext.lvs.routes import Refusal, Route
+
+from tests.unit.handwritten import ToldSocket
 
 ERROR, DONE, NEW_ROUTE, NEW_NEIGHBOUR = 2, 3, 24, 28
 DST, IIF, OIF, GATEWAY, PREFSRC, VIA = 1, 3, 4, 5, 7, 18
@@ -48,34 +50,6 @@ def refused(number: int) -> bytes:
 
 def u32(number: int) -> bytes:
     return struct.pack("=L", number)
-
-
-class ToldSocket:
-    """A netlink socket that answers with these datagrams, and keeps what it was asked."""
-
-    def __init__(self, datagrams: Iterable[bytes]) -> None:
-        self.answers = [*datagrams]
-        self.sent: list[bytes] = []
-
-    def __call__(self, *_: object) -> ToldSocket:
-        return self
-
-    def __enter__(self) -> ToldSocket:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Like any other."""
-
-    def settimeout(self, _: float) -> None:
-        """Like any other."""
-
-    def send(self, data: bytes) -> None:
-        self.sent.append(data)
-
-    def recv(self, _: int) -> bytes:
-        if not self.answers:
-            raise TimeoutError("timed out")
-        return self.answers.pop(0)
 
 
 @contextlib.contextmanager

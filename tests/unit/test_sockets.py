@@ -20,6 +20,8 @@ from saltext.lvs.errors import KernelError, LvsError
 from saltext.lvs.model import Address, Protocol
 from saltext.lvs.sockets import Listening
 
+from tests.unit.handwritten import ToldSocket
+
 ERROR, DONE, SOCK_DIAG = 2, 3, 20
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -58,43 +60,26 @@ def refused(number: int) -> bytes:
     return message(ERROR, struct.pack("=i", -number) + bytes(16))
 
 
-class ToldSocket:
+class ToldDumps(ToldSocket):
     """A kernel that answers each dump with these datagrams, by protocol and family; with an empty
     list to what is not named.
     """
 
     def __init__(self, told: dict[tuple[Protocol, int], Iterable[bytes]]) -> None:
+        super().__init__()
         self.told = {
             (sockets.NUMBERS[kind], family): [*data] for (kind, family), data in told.items()
         }
-        self.answers: list[bytes] = []
-
-    def __call__(self, *_: object) -> ToldSocket:
-        return self
-
-    def __enter__(self) -> ToldSocket:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Like any other."""
-
-    def settimeout(self, _: float) -> None:
-        """Like any other."""
 
     def send(self, data: bytes) -> None:
         family, protocol = data[16:18]
         self.answers = list(self.told.get((protocol, family), [done()]))
 
-    def recv(self, _: int) -> bytes:
-        if not self.answers:
-            raise TimeoutError("timed out")
-        return self.answers.pop(0)
-
 
 @contextlib.contextmanager
 def kernel(told: dict[tuple[Protocol, int], Iterable[bytes]]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sockets.socket, "socket", ToldSocket(told))
+        patch.setattr(sockets.socket, "socket", ToldDumps(told))
         yield
 
 
@@ -269,7 +254,7 @@ def undiagnosed(
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(sockets, "PROC", str(tmp_path))
     told = {kind: [request.param] for kind in (TCP4, TCP6, UDP4, UDP6)}
-    monkeypatch.setattr(sockets.socket, "socket", ToldSocket(told))
+    monkeypatch.setattr(sockets.socket, "socket", ToldDumps(told))
     return tmp_path
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import glob
 import os
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from saltext.lvs import files, ipvsadm, persistence
-from saltext.lvs.errors import CommandFailed
+from saltext.lvs import description, files, ipvsadm, persistence
 from saltext.lvs.model import VirtualServer
 from saltext.lvs.persistence import Change, File
 
@@ -127,15 +125,29 @@ def _script(commands: Iterable[str]) -> File:
 
 
 def plan(
-    servers: Iterable[VirtualServer], timeouts: Mapping[str, int]
+    servers: Iterable[VirtualServer], timeouts: Mapping[str, int], also: Iterable[File] = ()
 ) -> tuple[Change | Switch, ...]:
     """What would change among the files, and whether the service would be enabled.
+
+    also
+        What is kept beside the table: the cluster's description.
 
     Raises :class:`~saltext.lvs.errors.CommandFailed` for one that cannot be read.
     """
     systemd = os.path.isdir(SYSTEMD)
-    changes = persistence.changes(files_of(servers, timeouts, systemd), _current())
+    wanted = (*files_of(servers, timeouts, systemd), *also)
+    changes = persistence.changes(wanted, _current())
     return *changes, *_switched(not systemd)
+
+
+def keep_table(servers: Iterable[VirtualServer]) -> None:
+    """Have the next boot bring back another table, where it brings one back at all.
+
+    Raises :class:`~saltext.lvs.errors.CommandFailed`.
+    """
+    wanted, held = ipvsadm.write(servers), files.read(RULES)
+    if held is not None and held[0] != wanted:
+        files.write(RULES, wanted)
 
 
 def plan_absent() -> tuple[Change | Switch, ...]:
@@ -144,8 +156,9 @@ def plan_absent() -> tuple[Change | Switch, ...]:
 
 
 def _current() -> list[File]:
-    found = (persistence.read_file(path) for path in (RULES, UNIT, WANTED, INIT_SCRIPT))
-    return [file for file in found if file is not None]
+    paths = (RULES, UNIT, WANTED, INIT_SCRIPT, description.PATH)
+    found = [persistence.read_file(path) for path in paths]
+    return [replace(file, told=file.path != description.PATH) for file in found if file is not None]
 
 
 def _switched(on: bool) -> Iterator[Switch]:
@@ -169,16 +182,5 @@ def write(planned: Iterable[Change | Switch]) -> None:
 def _switch(on: bool) -> None:
     # "remove" wants the script gone, as it is by then.
     command = ["update-rc.d", NAME, "defaults" if on else "remove"]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SWITCH_SECONDS,
-            text=True,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CommandFailed(f"cannot have a boot start {NAME}: {error}") from error
-    if done.returncode:
-        raise CommandFailed(f"cannot have a boot start {NAME}: {done.stderr.strip()}")
+    trouble = f"cannot have a boot start {NAME}"
+    persistence.run(command, SWITCH_SECONDS, trouble, trouble)

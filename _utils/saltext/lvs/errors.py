@@ -19,6 +19,10 @@ class LvsError(Exception):
     """Anything that this library reports; its text is written for the operator."""
 
 
+# The pillar's other key: a password in a misspelt place is a password still.
+SECRETS = "lvs_secrets"
+
+
 class InvalidConfig(LvsError):
     """A value that cannot be right, found before anything was changed.
 
@@ -26,7 +30,8 @@ class InvalidConfig(LvsError):
         Where it stands, as Salt writes pillar paths: ``lvs:virtual_servers:web:port``.
 
     value
-        What stands there. Pass :data:`MASK` for a secret.
+        What stands there. Pass :data:`MASK` for a secret; nothing below ``lvs_secrets`` is shown,
+        whatever it is.
 
     expected
         What would be right, as the end of the sentence "... is X; it should be ...".
@@ -34,6 +39,8 @@ class InvalidConfig(LvsError):
 
     def __init__(self, path: str, value: Any, expected: str) -> None:
         self.path = path
+        if value is not None and (path == SECRETS or path.startswith(f"{SECRETS}:")):
+            value = MASK
         self.value = value
         self.expected = expected
         self.problems: tuple[InvalidConfig, ...] = (self,)
@@ -85,6 +92,23 @@ class WrongState(LvsError):
     """What a change needs to be there is not there, or is there already."""
 
 
+class DamagedState(LvsError):
+    """A file of our own does not say any more what it is there for.
+
+    holds
+        What it is there for.
+
+    trouble
+        What is wrong with it.
+    """
+
+    def __init__(self, path: str, holds: str, trouble: str) -> None:
+        super().__init__(
+            f"{path} is damaged ({trouble}); it holds {holds}: mend it, or take it away to go on "
+            "without them"
+        )
+
+
 class InUse(LvsError):
     """Something that would be taken away is still used."""
 
@@ -94,10 +118,19 @@ class KeptElsewhere(LvsError):
 
     subject
         What it is: a virtual server, the sync daemon.
+
+    hint
+        What may be done without the pillar, where something may.
     """
 
-    def __init__(self, subject: str) -> None:
-        super().__init__(f"keepalived keeps {subject}, as the pillar says: change it there")
+    def __init__(self, subject: str, hint: str = "") -> None:
+        text = f"keepalived keeps {subject}, as the pillar says: change it there"
+        super().__init__(f"{text}; {hint}" if hint else text)
+
+    @classmethod
+    def virtual_server(cls, names: str) -> KeptElsewhere:
+        """For virtual servers: their weights have another door."""
+        return cls(names, "keepalived.set_weight sets the weight of a real server")
 
 
 class CommandFailed(LvsError):

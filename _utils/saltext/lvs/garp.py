@@ -18,34 +18,34 @@ from dataclasses import dataclass
 
 from saltext.lvs import locking, rtnetlink
 from saltext.lvs.errors import InvalidConfig, KernelError
+from saltext.lvs.frames import (
+    ARP,
+    ARPHRD_ETHER,
+    ARPOP_REPLY,
+    ARPOP_REQUEST,
+    BROADCAST,
+    ETH_P_ARP,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    ETHERNET,
+    HOP_LIMIT,
+    ICMPV6,
+    IPV6,
+    NEIGHBOR_ADVERTISEMENT,
+    NOBODY,
+    PSEUDO,
+    TARGET_LINK_LAYER_ADDRESS,
+    checksum,
+)
 from saltext.lvs.model import Address, Cluster
 from saltext.lvs.rtnetlink import Link
 
-# linux/if_ether.h, linux/if_arp.h
-ETH_P_IP = 0x0800
-ETH_P_ARP = 0x0806
-ETH_P_IPV6 = 0x86DD
-ARPHRD_ETHER = 1
-ARPOP_REQUEST = 1
-ARPOP_REPLY = 2
-BROADCAST = b"\xff" * 6
-NOBODY = b"\0" * 6
-
-# RFC 4861 section 4.4 and 4.6.1, and the checksum's pseudo-header: RFC 8200 section 8.1.
-ICMPV6 = 58
-NEIGHBOR_ADVERTISEMENT = 136
-TARGET_LINK_LAYER_ADDRESS = 2
+# RFC 4861 section 4.4, and the checksum's pseudo-header: RFC 8200 section 8.1.
 FLAG_ROUTER = 1 << 31
 FLAG_OVERRIDE = 1 << 29
-# Who forwards lowers it: so a receiver knows that this comes from its own network.
-HOP_LIMIT = 255
 ALL_NODES = ipaddress.IPv6Address("ff02::1")
 ALL_NODES_MAC = bytes.fromhex("333300000001")  # RFC 2464 section 7
 
-ETHERNET = struct.Struct("!6s6sH")
-ARP = struct.Struct("!HHBBH6s4s6s4s")
-IPV6 = struct.Struct("!IHBB16s16s")
-PSEUDO = struct.Struct("!16s16sII")
 ADVERTISEMENT = struct.Struct("!BBHI16sBB6s")
 
 # MAX_NEIGHBOR_ADVERTISEMENT and RETRANS_TIMER of RFC 4861 section 10: so many, so far apart. Only
@@ -82,8 +82,8 @@ def vips(cluster: Cluster, address: object = None) -> tuple[Address, ...]:
     Raises :class:`~saltext.lvs.errors.InvalidConfig` for one that is not among them.
     """
     instances = cluster.vrrp_instances.values()
-    found = [vip.ip for instance in instances for vip in instance.virtual_ipaddress]
-    found += [server.address for server in cluster.virtual_servers.values()]
+    found = [vip.ip for instance in instances for vip in instance.vips]
+    found += [vip for server in cluster.virtual_servers.values() for vip in server.addresses]
     if address is None:
         return tuple(dict.fromkeys(found))
     for vip in found:
@@ -272,11 +272,3 @@ def _advertisement(check: int, flags: int, vip: ipaddress.IPv6Address, mac: byte
     # The option's length is in units of eight bytes.
     option = (TARGET_LINK_LAYER_ADDRESS, 1, mac)
     return ADVERTISEMENT.pack(NEIGHBOR_ADVERTISEMENT, 0, check, flags, vip.packed, *option)
-
-
-def checksum(data: bytes) -> int:
-    """The Internet's checksum (RFC 1071) of an even number of bytes."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

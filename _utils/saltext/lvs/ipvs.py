@@ -606,6 +606,7 @@ def apply(
     leave: Collection[VirtualServerKey] = (),
     absent: Collection[VirtualServerKey] = (),
     verify: bool = True,
+    adjust: Callable[[Table], Servers] | None = None,
 ) -> Outcome:
     """Make the kernel's table hold *desired*: read, plan, act, and read again.
 
@@ -619,6 +620,10 @@ def apply(
         Read back what was touched. Without, the kernel's acknowledgements are believed: then a
         foreign writer in between is not seen.
 
+    adjust
+        Gets the table as it is, while no other writer of this library can change it, and returns
+        what is desired in place of *desired*; what it raises comes out.
+
     Raises :class:`KernelError` for an operation that the kernel refuses; the others have been
     carried out, and the next apply completes it.
     """
@@ -630,6 +635,9 @@ def apply(
     )
     with locking.exclusive(LOCK), Client() as kernel:
         before = kernel.packed(expected=goal.desired)
+        if adjust is not None:
+            adjusted = Table.from_mapping(adjust(Table(before)))
+            goal = goal._replace(desired=adjusted.packed)
         ops = goal.missing(before)
         if ops and not kernel.settled(before, {op.service for op in ops}):
             ops = goal.missing(before)
@@ -669,7 +677,7 @@ def edit(
     Raises :class:`~saltext.lvs.errors.KeptElsewhere`, and what :func:`apply` does.
     """
     if key in leave:
-        raise KeptElsewhere(str(key))
+        raise KeptElsewhere.virtual_server(str(key))
     service = wire.pack_key(key)
 
     with locking.exclusive(LOCK), Client() as kernel:

@@ -19,7 +19,8 @@ import stat
 import subprocess
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from saltext.lvs import files, links
 from saltext.lvs.errors import CommandFailed, InvalidConfig
@@ -37,6 +38,7 @@ UNITS = "/etc/systemd/system"
 
 LINK_MODE = 0o777
 SYSTEMCTL_SECONDS = 10
+NOT_TOLD = "not shown, as it may hold what nobody else is to know\n"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -178,19 +180,35 @@ def read_facts() -> Facts:
 def _systemctl_show() -> str:
     units = [f"{service}.service" for service in SERVICES.values()]
     command = ["systemctl", "show", "--property=UnitFileState,ActiveState", *units]
+    return run(
+        command,
+        SYSTEMCTL_SECONDS,
+        "cannot ask systemd which services there are",
+        "systemd does not say which services there are",
+    )
+
+
+def run(command: Sequence[str], seconds: float, cannot: str, refused: str) -> str:
+    """What a program says that must not fail; both texts are the begin of a sentence.
+
+    cannot, refused
+        What it means where it cannot be run, and where it fails.
+
+    Raises :class:`~saltext.lvs.errors.CommandFailed`.
+    """
     try:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=SYSTEMCTL_SECONDS,
+            timeout=seconds,
             text=True,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise CommandFailed(f"cannot ask systemd which services there are: {error}") from error
+        raise CommandFailed(f"{cannot}: {error}") from error
     if done.returncode:
-        raise CommandFailed(f"systemd does not say which services there are: {done.stderr.strip()}")
+        raise CommandFailed(f"{refused}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -216,12 +234,16 @@ class File:
 
     target
         Where a symbolic link leads; such a "file" has no text.
+
+    told
+        Whether its text may be seen by whoever sees what changes.
     """
 
     path: str
     text: str = ""
     mode: int = 0o644
     target: str | None = None
+    told: bool = field(default=True, compare=False)
 
 
 def files_of(
@@ -435,7 +457,9 @@ class Change:
         """As Salt reports changes: a ``diff``, and the mode where that changes."""
         found: dict[str, object] = {}
         old, new = _lines(self.old), _lines(self.new)
-        if old != new:
+        if old != new and not all(file.told for file in (self.old, self.new) if file):
+            found["diff"] = NOT_TOLD
+        elif old != new:
             found["diff"] = "".join(
                 difflib.unified_diff(
                     old,
@@ -447,6 +471,23 @@ class Change:
         if self.old and self.new and self.old.mode != self.new.mode:
             found["mode"] = {"old": f"{self.old.mode:04o}", "new": f"{self.new.mode:04o}"}
         return found
+
+
+class Planned(Protocol):
+    """Something that changes what the next boot does, as a :class:`Change` does."""
+
+    @property
+    def path(self) -> str: ...
+
+    def as_data(self) -> dict[str, object]: ...
+
+
+def told(planned: Sequence[Planned]) -> dict[str, Any]:
+    """Changes as functions return them: ``operations``, sentences, and ``changes``."""
+    return {
+        "operations": [str(change) for change in planned],
+        "changes": {change.path: change.as_data() for change in planned},
+    }
 
 
 def _lines(file: File | None) -> list[str]:

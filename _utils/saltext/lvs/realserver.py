@@ -237,11 +237,11 @@ def present(duty: Duty, check_arp: bool = True, force: bool = False) -> Outcome:
     Raises :class:`~saltext.lvs.arp.Noisy` for that, and what :func:`saltext.lvs.links.apply` does.
     """
     links.expect_there(duty.interface)
-    if check_arp and _adds_ipv4(plan(duty).ops):
-        _expect_silence(duty)
     with locking.exclusive(REPAIR):
         mine = ours(duty.interface)
         planned = _plan(duty, mine, force)
+        if check_arp and _adds_ipv4(planned.ops):
+            _expect_silence(duty)
         leaving = planned.leaving
         # What is about to go is out of the record first: who watches must not put it back. Until it
         # is gone it counts as ours.
@@ -547,13 +547,15 @@ def heal(duty: Duty, vips: bool = True, silence: bool = True) -> Outcome:
     with locking.exclusive(REPAIR):
         duty = due(duty, recorded(duty.interface))
         silenced = silence and _silenced(duty)
-        done = _put_back(duty) if vips and duty.vips else links.Outcome(())
+        # What was looked at just now need not be looked at again.
+        known_quiet = silence and not silenced
+        done = _put_back(duty, known_quiet) if vips and duty.vips else links.Outcome(())
         return Outcome(done.ops, done.left, silenced=silenced)
 
 
-def _put_back(duty: Duty) -> links.Outcome:
+def _put_back(duty: Duty, known_quiet: bool = False) -> links.Outcome:
     """Add what lacks, and take nothing away: that is an apply's."""
-    if duty.has_ipv4:
+    if duty.has_ipv4 and not known_quiet:
         _expect_silence(duty)
     named = {vip.ip for vip in duty.vips}
 

@@ -154,6 +154,14 @@ class Listener:
         self._poll.register(self._kernel, select.POLLIN)
         self._poll.register(self._waker, select.POLLIN)
 
+    def add(self, descriptor: int) -> None:
+        """Have a wait end too when there is something to read from another descriptor."""
+        self._poll.register(descriptor, select.POLLIN)
+
+    def remove(self, descriptor: int) -> None:
+        """Take one away that was added; before it is closed, since its number may be used again."""
+        self._poll.unregister(descriptor)
+
     def wait(self, seconds: float) -> bool:
         """Wait for a change, for :meth:`wake`, or for so long; False if nothing came."""
         if not self._poll.poll(seconds * 1000):

@@ -222,6 +222,14 @@ def measure(interval: float | None = None, only: VirtualServerKey | None = None)
         return with_rates(first, _read(client, only))
 
 
+def connections_ever() -> dict[VirtualServerKey, int]:
+    """How many connections each virtual server has been given since it was added; one question."""
+    with ipvs.client() as client:
+        return {
+            key: int(stats.counters.connections) for key, stats in _virtual_servers(client, None)
+        }
+
+
 def _read(client: ipvs.Client, only: VirtualServerKey | None) -> Reading:
     at = time.monotonic()
     stats: dict[Key, Stats] = {}

@@ -305,6 +305,23 @@ def of_real_server(interfaces: Iterable[str]) -> tuple[Sysctl, ...]:
     return *REAL_SERVER, *own
 
 
+def of_path_checks(interfaces: Iterable[str]) -> tuple[Sysctl, ...]:
+    """The settings of a director whose keepalived checks real servers through the VIP.
+
+    interfaces
+        Those by which real servers answer.
+    """
+    return tuple(
+        Sysctl(
+            f"net.ipv4.conf.{escaped(interface)}.accept_local",
+            1,
+            "Take a real server's answer to a check through the VIP: it comes from the VIP, which "
+            "is an address of the director itself as long as it is master.",
+        )
+        for interface in interfaces
+    )
+
+
 def of_hypervisor(hypervisor: Hypervisor) -> tuple[Sysctl, ...]:
     """The settings of one virtualization host: those above, and those for its bridge and its own
     interface.
@@ -332,16 +349,19 @@ def of_hypervisor(hypervisor: Hypervisor) -> tuple[Sysctl, ...]:
 def for_minion(
     cluster: Cluster, minion_id: str, ingress: Iterable[str] = ()
 ) -> dict[Role, tuple[Sysctl, ...]]:
-    """The settings that a minion's roles ask for, by role; a director's are IPVS's own, see
+    """The settings that a minion's roles ask for, by role; a director has IPVS's own besides, see
     :func:`of_director`.
 
     ingress
-        The interfaces on which a real server may be asked for its VIPs.
+        The interfaces on which a real server may be asked for its VIPs, or by which a director
+        reaches real servers.
     """
     wanted: dict[Role, tuple[Sysctl, ...]] = {}
     roles = cluster.roles(minion_id)
     if Role.REAL_SERVER in roles and cluster.vips_served_by(minion_id):
         wanted[Role.REAL_SERVER] = of_real_server(ingress)
+    if Role.DIRECTOR in roles and cluster.path_addresses(4):
+        wanted[Role.DIRECTOR] = of_path_checks(ingress)
     if Role.HYPERVISOR in roles:
         wanted[Role.HYPERVISOR] = of_hypervisor(cluster.hypervisors[minion_id])
     return wanted

@@ -225,19 +225,30 @@ def services(cluster: Cluster, real_server: str) -> tuple[Service, ...]:
     if known is None:
         return ()
     return tuple(
-        _service(config, share.port, known.address)
+        service
         for config in cluster.virtual_servers.values()
         for share in config.real_servers
         if share.name == real_server
+        for service in _services(config, share.port, known.address)
     )
 
 
-def _service(config: VirtualServerConfig, port: int, own: Address) -> Service:
-    masqueraded = config.forward is Forward.MASQ
+def _services(config: VirtualServerConfig, port: int, own: Address) -> Iterator[Service]:
+    if config.forward is Forward.MASQ:
+        yield _service(config, own, port, own)
+        return
+    for key in config.keys:
+        address = key.address or config.address
+        # Of a mark, the pillar need not know what its packets are sent to.
+        if address is not None:
+            yield _service(config, address, key.port, own)
+
+
+def _service(config: VirtualServerConfig, address: Address, port: int, own: Address) -> Service:
     return Service(
         name=config.name,
-        address=own if masqueraded else config.address,
-        port=port if masqueraded else config.key.port,
+        address=address,
+        port=port,
         protocol=config.key.protocol,
         forward=config.forward,
         tunnel=config.tunnel,
@@ -248,9 +259,7 @@ def _service(config: VirtualServerConfig, port: int, own: Address) -> Service:
 def routers(cluster: Cluster) -> frozenset[Address]:
     """The addresses by which a director is reached: its own, and the VIPs that move."""
     own = (director.address for director in cluster.directors.values())
-    moving = (
-        vip.ip for instance in cluster.vrrp_instances.values() for vip in instance.virtual_ipaddress
-    )
+    moving = (vip.ip for instance in cluster.vrrp_instances.values() for vip in instance.vips)
     return frozenset(address for address in (*own, *moving) if address is not None)
 
 
