@@ -177,7 +177,7 @@ class Demo:
 
     def first_highstate(self) -> None:
         with step("  salt '*' state.apply, and the minions restart themselves"):
-            returned = self.cluster.first_highstate()
+            returned = self.cluster.highstate()
         with step("  Waiting until lb1 holds the VIP"):
             self.wait_for_holder("lb1")
         self.note_highstate("first highstate: states that changed", returned)

@@ -40,6 +40,22 @@ def read_failures(path: Path) -> list[str]:
     return [_tell(case) for case in _cases(path) if _count(case).failed]
 
 
+def read_failed_files(path: Path, checkout: Path) -> list[str]:
+    """Return the files, from the checkout on, of whose tests one failed; an empty name stands for
+    a file that cannot be told.
+    """
+    places = {case.get("classname", "") for case in _cases(path) if _count(case).failed}
+    return sorted({_file(place.split("."), checkout) for place in places})
+
+
+def _file(names: list[str], checkout: Path) -> str:
+    for end in range(len(names), 0, -1):
+        file = "/".join(names[:end]) + ".py"
+        if (checkout / file).is_file():
+            return file
+    return ""
+
+
 def _cases(path: Path) -> list[ElementTree.Element]:
     try:
         return list(ElementTree.parse(path).iter("testcase"))

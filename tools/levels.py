@@ -4,6 +4,11 @@ Several levels run side by side, in two lanes, each on one half of the processor
 is kept, and shown if they fail. One alone prints as it goes. A
 level that ran nothing has failed. What failed is named once more below the table; the last line is
 the sum: ``N passed, N failed, N skipped``.
+
+In the lab a dozen daemons share one processor with whatever else the machine does. Where very few
+tests failed there, their files are run once more, in a new lab. What then passes is counted as
+passed, and named below the table as unsteady with what it said at first: a test that is named there
+is to be mended, or what it tests.
 """
 
 from __future__ import annotations
@@ -13,14 +18,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 from tests.lab import cache
-from tools.counts import Count, read_failures, read_report
+from tools.counts import Count, read_failed_files, read_failures, read_report
 from tools.errors import PrepareError
 from tools.groups import ProcessGroups
 from tools.parts import CHECKOUT, ENVIRONMENTS
@@ -29,6 +34,8 @@ from tools.prepare import prepare
 # In the checkout, because it is the one folder of the machine that the lab can write to.
 REPORTS = CHECKOUT / "build" / "reports"
 SHOWN_LINES = 400
+# More failures than these are no accident.
+MOST_UNSTEADY, MOST_UNSTEADY_FILES = 3, 2
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,12 @@ class Level:
     lane: int = 1
     limit_minutes: int = 25
 
-    def command(self, report: Path) -> list[str]:
+    def command(self, report: Path, files: Sequence[str] = ()) -> list[str]:
+        """The command that runs the level, or some of its files only."""
         python = str(ENVIRONMENTS[self.environment].python)
         lab = [python, "-m", "tests.lab", "run", "--"] if self.in_lab else []
-        return [*lab, python, *self.arguments, f"--junitxml={report}"]
+        arguments = _pytest(*files) if files else self.arguments
+        return [*lab, python, *arguments, f"--junitxml={report}"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Result:
     seconds: float = 0
     note: str = ""
     failures: Sequence[str] = ()
+    unsteady: Sequence[str] = ()
 
 
 def _pytest(*arguments: str) -> tuple[str, ...]:
@@ -203,13 +213,25 @@ def _run_level(level: Level, groups: ProcessGroups, *, alone: bool) -> Result:
     unavailable = ENVIRONMENTS[level.environment].unavailable()
     if unavailable:
         return Result(level.name, Count(skipped=1), note=unavailable)
-    report = REPORTS / f"{level.name}.xml"
-    output = REPORTS / f"{level.name}.log"
+    started = time.monotonic()
+    result = _run_once(level, level.name, groups, alone=alone)
+    files = to_repeat(level, result, REPORTS / f"{level.name}.xml")
+    if files:
+        again = _run_once(level, f"{level.name}-again", groups, files, alone=alone)
+        result = replace(repeated(result, again), seconds=time.monotonic() - started)
+        print(f"{level.name}, with {' and '.join(files)} once more: {result.count}", flush=True)
+    return result
+
+
+def _run_once(
+    level: Level, name: str, groups: ProcessGroups, files: Sequence[str] = (), *, alone: bool
+) -> Result:
+    report, output = REPORTS / f"{name}.xml", REPORTS / f"{name}.log"
     report.unlink(missing_ok=True)
     started = time.monotonic()
     status = groups.run(
-        level.name,
-        level.command(report),
+        name,
+        level.command(report, files),
         cwd=CHECKOUT,
         output=None if alone else output,
         seconds=level.limit_minutes * 60,
@@ -220,6 +242,23 @@ def _run_level(level: Level, groups: ProcessGroups, *, alone: bool) -> Result:
     if not alone:
         _tell(result, output)
     return result
+
+
+def to_repeat(level: Level, result: Result, report: Path) -> list[str]:
+    """The files of a level to be run once more: none where that would hide what is broken."""
+    few = 0 < result.count.failed <= MOST_UNSTEADY
+    if not level.in_lab or result.note or not few:
+        return []
+    files = read_failed_files(report, CHECKOUT)
+    return files if "" not in files and len(files) <= MOST_UNSTEADY_FILES else []
+
+
+def repeated(first: Result, again: Result) -> Result:
+    """How a level ended of which the files of what failed were run once more."""
+    if again.count.failed:
+        return replace(first, failures=(*first.failures, *again.failures))
+    count = Count(first.count.ran, 0, first.count.skipped)
+    return replace(first, count=count, failures=(), unsteady=first.failures)
 
 
 def judge(status: int | None, count: Count, limit_minutes: int) -> tuple[Count, str]:
@@ -249,12 +288,21 @@ def show(results: Sequence[Result]) -> int:
         count = result.count
         numbers = f"{count.ran:>7}{count.passed:>8}{count.failed:>8}{count.skipped:>9}"
         print(f"{result.level:<22}{numbers}{result.seconds:>9.1f}  {result.note}".rstrip())
-    failures = [f"{result.level}: {failure}" for result in results for failure in result.failures]
-    if failures:
-        print("\nfailed:", *failures, sep="\n  ")
+    for heading, lines in {
+        "unsteady, to be mended: failed, and passed when run once more:": _lines(
+            results, lambda result: result.unsteady
+        ),
+        "failed:": _lines(results, lambda result: result.failures),
+    }.items():
+        if lines:
+            print(f"\n{heading}", *lines, sep="\n  ")
     total = sum((result.count for result in results), Count())
     print(f"\n{total}", flush=True)
     return 1 if total.failed else 0
+
+
+def _lines(results: Sequence[Result], tests: Callable[[Result], Sequence[str]]) -> list[str]:
+    return [f"{result.level}: {test}" for result in results for test in tests(result)]
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -64,7 +64,7 @@ def _cluster(lab: Lab) -> Iterator[SaltCluster]:
     snippet = CHECKOUT / "lvs/files/master.conf"
     lab[MASTER].write("/etc/salt/master.d/saltext-lvs.conf", snippet.read_text())
     with SaltCluster(lab, minions=[MINION], web_servers=()) as cluster:
-        returned = cluster.first_highstate()[MINION]
+        returned = cluster.highstate()[MINION]
         failed = [state for state in returned.values() if state["result"] is False]
         if failed:
             raise RuntimeError(f"the highstate failed: {failed}")

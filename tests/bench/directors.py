@@ -94,7 +94,7 @@ def _cluster(lab: Lab) -> Iterator[SaltCluster]:
     with SaltCluster(lab, minions=[DIRECTOR], web_servers=()) as cluster:
         pillar = cluster.master.read(PILLAR)
         cluster.master.write(PILLAR, pillar.replace(*QUICK))
-        returned = cluster.first_highstate()[DIRECTOR]
+        returned = cluster.highstate()[DIRECTOR]
         failed = [state for state in returned.values() if state["result"] is False]
         if failed:
             raise RuntimeError(f"the highstate failed: {failed}")

@@ -139,7 +139,7 @@ def _cluster(lab: Lab) -> Iterator[SaltCluster]:
     with closing(cluster_of(lab)) as cluster:
         pillar = cluster.master.read(PILLAR)
         cluster.master.write(PILLAR, pillar.replace(*QUICK))
-        returned = cluster.first_highstate()
+        returned = cluster.highstate()
         failed = [
             state["comment"]
             for states in returned.values()

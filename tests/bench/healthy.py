@@ -246,7 +246,7 @@ def _cluster(lab: Lab) -> Iterator[SaltCluster]:
         for edit in EDITS:
             text = text.replace(*edit)
         cluster.master.write(PILLAR, text)
-        returned = cluster.first_highstate()[DIRECTOR]
+        returned = cluster.highstate()[DIRECTOR]
         failed = [state for state in returned.values() if state["result"] is False]
         if failed:
             raise RuntimeError(f"the highstate failed: {failed}")

@@ -21,7 +21,7 @@ class Highstate:
     def run(cls, cluster: SaltCluster, target: str = "*", test: bool = False) -> Highstate:
         """Apply the highstate to some minions, and wait for it."""
         arguments = ["test=True"] if test else []
-        return cls(cluster.salt(target, "state.apply", *arguments, timeout=300))
+        return cls(cluster.highstate(target, *arguments))
 
     def states(self, minion: str) -> dict[str, Any]:
         """A minion's states by their ids in the SLS."""

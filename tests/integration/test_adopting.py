@@ -90,6 +90,8 @@ def run(cluster: SaltCluster, command: list[str]) -> Any:
     program, *words = command
     if program == "salt-run":
         return cluster.salt_run(*words)
+    if "state.apply" in words:
+        return cluster.highstate(*(word for word in words if word != "state.apply"))
     return cluster.salt(*words, timeout=300)
 
 

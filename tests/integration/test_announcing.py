@@ -53,7 +53,7 @@ def lab() -> Iterator[Lab]:
 def cluster(lab: Lab) -> Iterator[SaltCluster]:
     """The cluster after its first highstate."""
     with SaltCluster(lab, minions=MINIONS, web_servers=("rs1",)) as cluster:
-        done = Highstate(cluster.first_highstate())
+        done = Highstate(cluster.highstate())
         assert done.failed() == {}
         until(lambda: f"{VIP}/32" in addresses(lab["lb1"], "eth0"), "lb1 to hold the VIP")
         yield cluster

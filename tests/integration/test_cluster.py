@@ -55,7 +55,7 @@ def before(predicted: Highstate, cluster: SaltCluster) -> dict[str, str]:
 def first(before: dict[str, str], cluster: SaltCluster) -> Highstate:
     """The first highstate, on all four minions, and the restart of the minions after it."""
     started = {name: minion_process(cluster, name) for name in MINIONS}
-    done = Highstate(cluster.first_highstate())
+    done = Highstate(cluster.highstate())
     assert all(minion_process(cluster, name) not in ("", started[name]) for name in MINIONS)
     until(lambda: holder(cluster) == ["lb1"], "lb1 to hold the VIP", seconds=30)
     return done

@@ -61,7 +61,7 @@ def cluster(lab: Lab) -> Iterator[SaltCluster]:
         text = cluster.master.read(PILLAR)
         text = re.sub("    lb2: .*\n", "", text).replace("advert_int: 3", "advert_int: 1")
         cluster.master.write(PILLAR, text.replace(FORWARD, CHECKED))
-        failed = Highstate(cluster.first_highstate()).failed()
+        failed = Highstate(cluster.highstate()).failed()
         assert failed == {}
         until(lambda: f" {VIP}/" in lab["lb1"].run(["ip", "-o", "address"]).stdout, "the VIP")
         yield cluster

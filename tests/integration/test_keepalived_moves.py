@@ -48,7 +48,7 @@ def cluster(lab: Lab) -> Iterator[SaltCluster]:
         text = cluster.master.read(PILLAR)
         text = re.sub("    lb2: .*\n", "", text).replace("advert_int: 3", "advert_int: 1")
         cluster.master.write(PILLAR, text.replace(OURS, BY_SALT))
-        cluster.first_highstate()
+        cluster.highstate()
         until(lambda: f" {VIP}/" in lab["lb1"].run(["ip", "-o", "address"]).stdout, "the VIP")
         yield cluster
 

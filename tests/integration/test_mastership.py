@@ -42,7 +42,7 @@ def cluster(lab: Lab) -> Iterator[SaltCluster]:
     with SaltCluster(lab, minions=DIRECTORS, web_servers=()) as cluster:
         pillar = cluster.master.read(PILLAR)
         cluster.master.write(PILLAR, pillar.replace("advert_int: 3", "advert_int: 1"))
-        returned = cluster.first_highstate()
+        returned = cluster.highstate()
         failed = [
             state["comment"]
             for states in returned.values()

@@ -107,7 +107,7 @@ def cluster(wire: Wire, lab: Lab) -> Iterator[SaltCluster]:
 def first(cluster: SaltCluster) -> Highstate:
     """The first highstate, while a client asks for the VIP all the time."""
     with Asker(cluster.lab["client"]):
-        done = Highstate(cluster.first_highstate())
+        done = Highstate(cluster.highstate())
         until(lambda: holds_vip(cluster.lab["lb1"], "eth0"), "lb1 to hold the VIP", seconds=60)
     return done
 

@@ -45,7 +45,7 @@ def cluster(lab: Lab) -> Iterator[SaltCluster]:
 @pytest.fixture(scope="module")
 def first(cluster: SaltCluster) -> Highstate:
     """The first highstate; the minions have restarted themselves after it, and answer."""
-    return Highstate(cluster.first_highstate())
+    return Highstate(cluster.highstate())
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import io
 import json
 import os
@@ -9,7 +10,7 @@ import select
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
@@ -108,20 +109,26 @@ class SaltCluster:
 
     def wait(self, seconds: float = 120) -> None:
         """Wait until all minions answer."""
+        self._wait_for(self.minions, seconds)
+
+    def _wait_for(self, minions: Collection[str], seconds: float = 120) -> None:
         silent = self._publisher.ask(
-            {"action": "wait", "minions": self.minions, "seconds": seconds}, seconds + 60
+            {"action": "wait", "minions": list(minions), "seconds": seconds}, seconds + 60
         )
         if silent:
             raise LabError(f"no answer within {seconds:g} s from {' '.join(silent)}")
 
-    def first_highstate(self) -> dict[str, Any]:
-        """Apply the highstate, and wait for the minions, which it restarts once; what it returned.
+    def highstate(self, target: str = "*", *arguments: str) -> dict[str, Any]:
+        """Apply the highstate; what the minions returned, once those it restarts answer again.
 
         A minion that failed does not restart, so this does not wait for it.
         """
-        before = {name: self._minion_process(name) for name in self.minions}
-        returned = self.salt("*", "state.apply", timeout=300)
-        restarting = [name for name in self.minions if _restarts_minion(returned.get(name))]
+        asked = fnmatch.filter(self.minions, target)
+        before = {name: self._minion_process(name) for name in asked}
+        returned = self.salt(target, "state.apply", *arguments, timeout=300)
+        restarting = [name for name in asked if _restarts_minion(returned.get(name))]
+        if not restarting:
+            return returned
         until(
             lambda: all(
                 self._minion_process(name) not in ("", before[name]) for name in restarting
@@ -130,7 +137,7 @@ class SaltCluster:
             seconds=90,
             pause=1,
         )
-        self.wait()
+        self._wait_for(restarting)
         return returned
 
     def _minion_process(self, name: str) -> str:
@@ -202,7 +209,8 @@ class SaltCluster:
 def _restarts_minion(returned: Any) -> bool:
     """Whether a highstate has arranged that the minion restarts after it."""
     return isinstance(returned, dict) and any(
-        state["__id__"] == RESTART and state["changes"] for state in returned.values()
+        state["__id__"] == RESTART and state["result"] and state["changes"]
+        for state in returned.values()
     )
 
 

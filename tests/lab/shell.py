@@ -88,7 +88,7 @@ def _bring_up(cluster: SaltCluster) -> None:
     with step("Waiting until all minions answer"):
         cluster.wait()
     with step("Applying the highstate to all minions, and waiting for those that restart"):
-        returned = cluster.first_highstate()
+        returned = cluster.highstate()
     print("\n".join(_summary(name, answer) for name, answer in sorted(returned.items())))
     with step("Waiting for the VIP"):
         address = ["ip", "-brief", "address", "show", "dev", "eth0"]

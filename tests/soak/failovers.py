@@ -130,7 +130,7 @@ class Failovers:
         self.cluster.master.write(PILLAR, pillar + SCRIPTS)
         for name in DIRECTORS:
             self.lab[name].write(SCRIPT, NOTIFY, mode=0o755)
-        returned = self.cluster.first_highstate()
+        returned = self.cluster.highstate()
         failed = [
             f"{name}: {state['__id__']}: {state['comment']}"
             for name, states in returned.items()

@@ -99,6 +99,67 @@ def test_the_sum_is_alone_on_the_last_line(capsys: pytest.CaptureFixture[str]) -
     )
 
 
+FAILED = '<testcase classname="{place}" name="a"><failure message="why"/></testcase>'
+
+
+def failed_report(tmp_path: Path, *places: str) -> Path:
+    report = tmp_path / "report.xml"
+    cases = "".join(FAILED.format(place=place) for place in places)
+    report.write_text(f'<testsuite>{cases}<testcase classname="x" name="b"/></testsuite>')
+    return report
+
+
+@pytest.mark.parametrize(
+    ("level", "places", "note", "files"),
+    [
+        pytest.param(
+            "kernel-tables",
+            ["tests.kernel.test_boot", "tests.kernel.test_boot.TestClass"],
+            "",
+            ["tests/kernel/test_boot.py"],
+            id="a file",
+        ),
+        pytest.param("unit", ["tests.unit.test_levels"], "", [], id="not in the lab"),
+        pytest.param("kernel-tables", ["tests.kernel.test_boot"], "a crash", [], id="a crash"),
+        pytest.param("kernel-tables", ["tests.kernel.test_boot"] * 4, "", [], id="many"),
+        pytest.param("kernel-tables", ["", "tests.kernel.test_boot"], "", [], id="no file"),
+        pytest.param("kernel-tables", [], "", [], id="none"),
+        pytest.param(
+            "kernel-tables",
+            [f"tests.unit.test_{name}" for name in ("desk", "levels", "docs")],
+            "",
+            [],
+            id="in many files",
+        ),
+    ],
+)
+def test_a_few_failures_in_the_lab_are_run_once_more(
+    tmp_path: Path, level: str, places: list[str], note: str, files: list[str]
+) -> None:
+    report = failed_report(tmp_path, *places)
+    result = levels.Result(level, read_report(report), note=note)
+    assert levels.to_repeat(levels.LEVELS[level], result, report) == files
+
+
+def test_what_passes_the_second_time_is_named_as_unsteady(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = levels.Result("kernel-tables", Count(5, 1, 2), 9.0, failures=["test_a: why"])
+    steady = levels.Result("kernel-tables", Count(passed=3))
+    assert levels.show([levels.repeated(first, steady)]) == 0
+    told = capsys.readouterr().out
+    assert "unsteady, to be mended: failed, and passed when run once more:\n" in told
+    assert told.endswith("  kernel-tables: test_a: why\n\n6 passed, 0 failed, 2 skipped\n")
+
+
+def test_what_fails_twice_has_failed() -> None:
+    first = levels.Result("kernel-tables", Count(5, 1), failures=["test_a: why"])
+    again = levels.Result("kernel-tables", Count(2, 1), failures=["test_a: again"])
+    result = levels.repeated(first, again)
+    assert (result.count, result.unsteady) == (Count(5, 1), ())
+    assert list(result.failures) == ["test_a: why", "test_a: again"]
+
+
 def test_a_level_without_failures_is_a_success(capsys: pytest.CaptureFixture[str]) -> None:
     assert levels.show([levels.Result("unit", Count(passed=1, skipped=1))]) == 0
 
