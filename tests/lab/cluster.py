@@ -27,6 +27,7 @@ MINIONS = ("lb1", "lb2", "rs1", "rs2")
 WEB_SERVERS = ("rs1", "rs2")
 PROGRAMS = ("salt", "salt-call", "salt-key", "salt-master", "salt-minion", "salt-pip", "salt-run")
 RETURN_PORT = 4506
+LISTENS = "0A"  # TCP_LISTEN of include/net/tcp_states.h, as /proc/net/tcp has it
 # The state that arranges a minion's restart where its configuration changed.
 RESTART = "lvs-minion-restart"
 
@@ -105,7 +106,11 @@ class SaltCluster:
 
     def master_listens(self) -> bool:
         """Whether the master runs and takes what minions return."""
-        return f":{RETURN_PORT:04X} " in self.master.read("/proc/net/tcp")
+        sockets = [line.split() for line in self.master.read("/proc/net/tcp").splitlines()]
+        return any(
+            local.endswith(f":{RETURN_PORT:04X}") and state == LISTENS
+            for _, local, _, state, *_ in sockets
+        )
 
     def wait(self, seconds: float = 120) -> None:
         """Wait until all minions answer."""

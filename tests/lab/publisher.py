@@ -43,7 +43,7 @@ def wait(minions: list[str], seconds: float) -> list[str]:
                 time.sleep(1)
             next_try = time.monotonic() + 5
             while silent and time.monotonic() < next_try:
-                event = events.get_event(wait=0.5, tag="salt/job/") or {}
+                event = events.get_event(wait=0.5, tag="salt/job/", auto_reconnect=True) or {}
                 if event.get("fun") == "test.ping" and "return" in event:
                     silent.discard(event["id"])
     return sorted(silent)
