@@ -237,7 +237,7 @@ def test_the_reference_lists_the_names_that_the_formula_looks_up() -> None:
     assert {key: yaml.safe_load(value) for key, value in listed.items()} == module.names
 
 
-@pytest.mark.parametrize("block", blocks(), ids=str)
+@pytest.mark.parametrize("block", list(blocks()), ids=str)
 def test_a_pillar_that_a_page_shows_is_right(block: Block) -> None:
     shown = yaml.safe_load(block.text)
     if "lvs" in shown:

@@ -676,13 +676,26 @@ def test_who_brings_vips_back_at_a_boot(
     assert model.from_pillar(pillar).vip_persistence is kind
 
 
+def test_keepalived_has_one_list_of_addresses_for_all(pillar: Pillar) -> None:
+    at("lvs:virtual_servers:web:notification_email", ["shop@example.com"])(pillar)
+    assert model.from_pillar(pillar).virtual_servers["web"].notification_email == (
+        "shop@example.com",
+    )
+    at("lvs:alerts", {"by": "keepalived", "notification_email": "noc@example.com"})(pillar)
+    with pytest.raises(model.InvalidConfig) as raised:
+        model.from_pillar(pillar)
+    assert str(raised.value) == (
+        "lvs:virtual_servers:web:notification_email is ['shop@example.com']; it should be left "
+        "out, or lvs:alerts:by is salt: keepalived has one list for all"
+    )
+
+
 def test_settings_without_effect_are_said_to_be_so(pillar: Pillar) -> None:
     at("lvs:virtual_servers:web:slow_start", 30)(pillar)
     at("lvs:virtual_servers:web:min_in_service", 0.5)(pillar)
     assert model.judge(pillar, "lb1")["warnings"] == []
     at("lvs:virtual_servers:web:managed_by", "keepalived")(pillar)
     assert model.judge(pillar, "lb1")["warnings"] == [
-        "these have no effect, as they are words for another managed_by, or for mail, which this "
-        "version does not send by itself: "
+        "these have no effect, as they are words for another managed_by: "
         "lvs:virtual_servers:web:min_in_service, lvs:virtual_servers:web:slow_start"
     ]

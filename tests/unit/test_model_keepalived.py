@@ -499,8 +499,7 @@ def test_moving_a_virtual_server_is_a_change_of_one_word(pillar: Pillar) -> None
     web["managed_by"] = "salt"
     del web["extra"]
     assert model.judge(pillar, "lb1")["warnings"] == [
-        "these have no effect, as they are words for another managed_by, or for mail, which this "
-        "version does not send by itself: "
+        "these have no effect, as they are words for another managed_by: "
         f"{WEB}:real_servers:rs1:notify_up, {WEB}:real_servers:rs1:checkers, {WEB}:checkers"
     ]
 

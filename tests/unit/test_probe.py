@@ -18,10 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path as File
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from saltext.lvs import checks, probe, programs, streams
@@ -29,6 +25,8 @@ from saltext.lvs.checks import Check, Exec, How, Http, Outcome, Path, Tcp, Tls, 
 from saltext.lvs.loop import Loop
 from saltext.lvs.pacing import Pace
 from saltext.lvs.replies import Expecting, HttpAnswer, readable, request
+
+from tests.unit.certificates import certify
 
 HERE = ipaddress.ip_address("127.0.0.1")
 RS1 = ipaddress.ip_address("10.10.10.41")
@@ -339,34 +337,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> File:
     certify(folder / "good", now - day, now + day)
     certify(folder / "old", now - 2 * day, now - day)
     return folder
-
-
-def certify(
-    path: File,
-    since: datetime.datetime,
-    until: datetime.datetime,
-    host: str = "www.example.com",
-) -> None:
-    """A certificate of its own authority, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    names = x509.SubjectAlternativeName([x509.DNSName(host), x509.IPAddress(HERE)])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(since)
-        .not_valid_after(until)
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    path.with_suffix(".pem").write_bytes(certificate.public_bytes(pem))
-    path.with_suffix(".key").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
 
 
 @contextlib.contextmanager

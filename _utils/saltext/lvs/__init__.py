@@ -1,6 +1,7 @@
 """Linux Virtual Server clusters: the library behind the Salt modules, and how they find it.
 
-The library imports no Salt. Execution modules and runners are its only users; they begin with ::
+The library imports no Salt. Execution modules, runners and engines are its only users; they begin
+with ::
 
     import saltext.lvs
 
@@ -21,7 +22,7 @@ import sys
 __version__ = "0.1.0.dev0"
 
 _PLACE = os.path.join("saltext", "lvs")
-_KINDS = ("modules", "states", "beacons", "runners")
+_KINDS = ("modules", "states", "beacons", "runners", "engines")
 
 
 def loader_dirs() -> dict[str, list[str]]:
@@ -49,7 +50,7 @@ def refresh(door: str) -> None:
     Newer modules call the ``refresh`` of the library that they replace: its signature stays.
 
     door
-        ``__file__`` of the execution module or runner that is being loaded.
+        ``__file__`` of the execution module, runner or engine that is being loaded.
 
     Raises ImportError if something of the old library cannot be ended; Salt then offers no function
     of that module, and says why.

@@ -142,7 +142,7 @@ def _mail(cluster: Cluster) -> Iterator[str]:
     yield from block("notification_email", alerts.notification_email)
     if alerts.notification_email_from:
         yield f"notification_email_from {alerts.notification_email_from}"
-    yield f"smtp_server {alerts.smtp_server}"
+    yield f"smtp_server {alerts.smtp_server[0]}"
     yield f"smtp_connect_timeout {alerts.smtp_connect_timeout}"
 
 

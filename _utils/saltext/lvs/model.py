@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from saltext.lvs import checkwords, demands, grammar, groups, instances, sections
+from saltext.lvs import alertwords, checkwords, demands, grammar, groups, instances, sections
+from saltext.lvs.alertwords import Alerts, AlertsBy
 from saltext.lvs.checkwords import Check, CheckType
 from saltext.lvs.errors import MASK, InvalidConfig, WrongRole
 from saltext.lvs.groups import Entry
@@ -37,7 +38,6 @@ from saltext.lvs.reading import (
     Section,
     as_address,
     as_ipvs_sysctls,
-    as_name,
     plain,
 )
 from saltext.lvs.sections import Keepalived, one_of
@@ -168,13 +168,6 @@ class VipPersistence(enum.Enum):
     NETWORK_MANAGER = "NetworkManager"
     UNIT = "systemd"
     NONE = "False"
-
-
-class AlertsBy(enum.Enum):
-    """Who sends mail about the cluster."""
-
-    SALT = "salt"
-    KEEPALIVED = "keepalived"
 
 
 class Role(enum.Enum):
@@ -499,6 +492,9 @@ class VirtualServerConfig:
         Limits for health checking: what becomes of a failed real server, the share of capacity that
         is never taken out automatically (0 to 1), and the seconds over which a returning one gets
         its weight back.
+
+    notification_email
+        Who is told of its real servers by mail, instead of those whom ``lvs:alerts`` names.
     """
 
     name: str
@@ -522,6 +518,7 @@ class VirtualServerConfig:
     sorry_server: SorryServer | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     checkers: Checkers | None = None
+    notification_email: tuple[str, ...] = ()
 
     @property
     def keys(self) -> tuple[VirtualServerKey, ...]:
@@ -597,17 +594,6 @@ class VirtualServerConfig:
     def granularity(self) -> str:
         """Its netmask as keepalived wants it."""
         return netmask_text(self.netmask, self.key.family)
-
-
-@dataclass(frozen=True, slots=True)
-class Alerts:
-    """Who is told by mail, and through which server."""
-
-    by: AlertsBy = AlertsBy.SALT
-    notification_email: tuple[str, ...] = ()
-    notification_email_from: str | None = None
-    smtp_server: str = "localhost"
-    smtp_connect_timeout: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -845,8 +831,8 @@ def _warnings(cluster: Cluster, minion_id: str, has_secrets: bool) -> Iterable[s
     yield from _unchecked(cluster)
     if cluster.unused:
         yield (
-            "these have no effect, as they are words for another managed_by, or for mail, which "
-            "this version does not send by itself: " + ", ".join(cluster.unused)
+            "these have no effect, as they are words for another managed_by: "
+            + ", ".join(cluster.unused)
         )
 
 
@@ -1181,6 +1167,7 @@ class _Builder:
             sorry_server=_sorry_server(section, key, forward),
             options=grammar.read(section, {**grammar.VIRTUAL_SERVER, **grammar.EXTRA}),
             checkers=checkers,
+            notification_email=alertwords.addresses(section, "notification_email"),
         )
         unused = _WITHOUT_EFFECT[managed_by]
         self.unused.extend(section.at(key) for key in unused if section.has(key))
@@ -1402,32 +1389,7 @@ class _Builder:
         return found
 
     def _alerts(self) -> Alerts:
-        section = self.top.section("alerts")
-        alerts = Alerts(
-            by=section.choice("by", AlertsBy, AlertsBy.SALT),
-            notification_email=tuple(
-                _email(item, path) for item, path in section.items_of("notification_email")
-            ),
-            notification_email_from=(
-                _email(
-                    section.raw("notification_email_from"), section.at("notification_email_from")
-                )
-                if section.has("notification_email_from")
-                else None
-            ),
-            smtp_server=section.name("smtp_server", "localhost"),
-            smtp_connect_timeout=section.integer("smtp_connect_timeout", 1, 3600, 30),
-        )
-        section.finish()
-        if alerts.by is AlertsBy.KEEPALIVED and not alerts.notification_email:
-            raise InvalidConfig(
-                section.at("notification_email"),
-                None,
-                "a list of at least one mail address for keepalived",
-            )
-        if self.top.has("alerts") and alerts.by is AlertsBy.SALT:
-            self.unused.append(section.path)
-        return alerts
+        return alertwords.read(self.top.section("alerts"))
 
     def _keepalived(self) -> tuple[str, Keepalived, int]:
         section = self.top.section("keepalived")
@@ -1648,14 +1610,6 @@ def read_timeouts(section: Section) -> dict[str, int]:
     return found
 
 
-def _email(value: Any, path: str) -> str:
-    if isinstance(value, str) and value.count("@") == 1:
-        local, domain = value.split("@")
-        if local and domain:
-            return as_name(value, path)
-    raise InvalidConfig(path, value, "a mail address such as noc@example.com")
-
-
 # --------------------------------------------------------------------------------------------------
 # Relations between the parts
 
@@ -1668,6 +1622,7 @@ def _contradictions(cluster: Cluster, passwords: Mapping[str, str]) -> list[Inva
         *_vrrp_clashes(cluster),
         *_keepalived_clashes(cluster),
         *_virtual_server_clashes(cluster),
+        *_told_elsewhere(cluster),
         *_misplaced_passwords(cluster, passwords),
     ]
 
@@ -1879,6 +1834,18 @@ def _keepalived_clashes(cluster: Cluster) -> Iterable[InvalidConfig]:
         yield from _checkers_lead_nowhere(cluster, config, f"lvs:virtual_servers:{name}")
     for name, config in kept.items():
         yield from demands.of_virtual_server(config, f"lvs:virtual_servers:{name}", addresses)
+
+
+def _told_elsewhere(cluster: Cluster) -> Iterable[InvalidConfig]:
+    """keepalived mails all that it tells to the same persons."""
+    if cluster.alerts.by is AlertsBy.KEEPALIVED:
+        for name, config in cluster.virtual_servers.items():
+            if config.notification_email:
+                yield InvalidConfig(
+                    f"lvs:virtual_servers:{name}:notification_email",
+                    list(config.notification_email),
+                    "left out, or lvs:alerts:by is salt: keepalived has one list for all",
+                )
 
 
 def _told_twice(cluster: Cluster, director: Director) -> Iterable[InvalidConfig]:

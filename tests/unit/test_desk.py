@@ -1,0 +1,345 @@
+"""Hints come in, machines are asked, and what they answer is written down and told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from saltext.lvs import desk, posting, senders
+from saltext.lvs.desk import Desk, Hint
+from saltext.lvs.errors import InvalidConfig
+from saltext.lvs.incidents import Letter
+from saltext.lvs.journal import Journal
+from saltext.lvs.model import Cluster
+from saltext.lvs.outbox import Delivery, Outbox, Parcel
+
+from tests.unit.test_sightings import BACKUP, CLUSTER, DOWN, VIP, health, status
+
+
+class World:
+    """A master's minions, as far as a desk sees them."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, dict[str, Any]] = {
+            "lb1": {"lvs.health": health(), "keepalived.status": status()},
+            "lb2": {"lvs.health": health(), "keepalived.status": BACKUP},
+            "rs1": {"dummy.check": {"ok": True, "findings": [], "lacking": []}},
+        }
+        self.cluster = CLUSTER
+        self.looked_up: list[str] = []
+        self.asked: list[list[str]] = []
+        self.silent: list[list[str]] = []
+        self.fired: list[tuple[str, Any]] = []
+        self.fails: Exception | None = None
+
+    def cluster_of(self, minion_id: str) -> Cluster | None:
+        self.looked_up.append(minion_id)
+        return self.cluster if minion_id in ("lb1", "lb2", "rs1", "rs2") else None
+
+    def ask(
+        self, wanted: Mapping[str, Sequence[str]], silent: Iterable[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        self.asked.append(sorted(wanted))
+        self.silent.append(sorted(silent))
+        if self.fails is not None:
+            raise self.fails
+        return {name: self.answers[name] for name in wanted if name in self.answers}
+
+    def fire(self, tag: str, data: Mapping[str, Any]) -> None:
+        self.fired.append((tag, data))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Journal:
+    return Journal(str(tmp_path / "incidents.sqlite"))
+
+
+def post(letter: Letter, _: Cluster) -> list[Parcel]:
+    return [Parcel("mail", "mail", {"kind": letter.kind.value}, b"x", letter.incident.id)]
+
+
+@pytest.fixture
+def at_desk(world: World, book: Journal, tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(book, world, post, str(tmp_path / "known"), lambda: None)
+    made.start()
+    yield made
+    made.stop()
+
+
+def until(true: Callable[[], Any], seconds: float = 10.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, "it has not come to pass"
+        time.sleep(0.01)
+    return found
+
+
+def kinds(book: Journal) -> list[str]:
+    return [one.address["kind"] for one in Outbox(book).pending(100)]
+
+
+def titles(book: Journal) -> list[str]:
+    return [part.trouble.title for one in book.open_incidents("prod") for part in one.lasting]
+
+
+def test_a_hint_makes_it_look_and_what_it_finds_is_written_down(
+    at_desk: Desk, world: World, book: Journal
+) -> None:
+    world.answers["lb1"]["lvs.health"] = health(rs1=DOWN)
+    began = time.monotonic()
+    at_desk.hint(Hint("lb2", news=True))
+    until(lambda: titles(book) == ["rs1:80 OUT of web"])
+    assert time.monotonic() - began < 1
+    assert kinds(book) == ["opened"]
+    assert world.asked[0] == ["lb1", "lb2"]
+
+
+def test_who_plays_no_part_makes_nobody_look_and_is_looked_up_once(
+    at_desk: Desk, world: World, book: Journal
+) -> None:
+    for _ in range(50):
+        at_desk.hint(Hint("stranger", news=True))
+    until(lambda: world.looked_up)
+    time.sleep(0.2)
+    assert (world.looked_up, world.asked, book.history(10)) == (["stranger"], [], ())
+
+
+def test_what_has_settled_is_told_without_another_look(
+    at_desk: Desk, world: World, book: Journal
+) -> None:
+    alerts = replace(CLUSTER.alerts, settle=1.0)
+    world.cluster = replace(CLUSTER, alerts=alerts)
+    world.answers["lb1"]["lvs.health"] = health(rs1=DOWN)
+    at_desk.hint(Hint("lb2", news=True))
+    until(lambda: titles(book))
+    world.answers["lb1"]["lvs.health"] = health()
+    at_desk.hint(Hint("lb2", news=True))
+    until(lambda: not titles(book))
+    looks = len(world.asked)
+    until(lambda: kinds(book) == ["opened", "closed"], 5)
+    assert len(world.asked) == looks
+
+
+def test_hints_without_end_make_it_look_ever_more_seldom(at_desk: Desk, world: World) -> None:
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        at_desk.hint(Hint("lb1", news=True))
+        time.sleep(0.002)
+    assert 2 <= len(world.asked) <= 6
+
+
+def test_news_amid_a_flood_are_found(at_desk: Desk, world: World, book: Journal) -> None:
+    over = threading.Event()
+
+    def flood() -> None:
+        while not over.wait(0.002):
+            at_desk.hint(Hint("rs2", news=True))
+            at_desk.hint(Hint("nobody", news=True))
+
+    flooding = threading.Thread(target=flood)
+    flooding.start()
+    try:
+        time.sleep(2)
+        world.answers["lb1"]["lvs.health"] = health(rs1=DOWN)
+        until(lambda: titles(book) == ["rs1:80 OUT of web"], 10)
+    finally:
+        over.set()
+        flooding.join()
+
+
+def test_a_vip_in_trouble_may_be_a_fail_over_for_a_while(
+    at_desk: Desk, world: World, book: Journal
+) -> None:
+    world.answers["lb2"]["keepalived.status"] = status()
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: len(world.asked) > 2)
+    assert titles(book) == []
+    until(lambda: titles(book) == [f"{VIP} held by lb1 AND lb2"], 10)
+
+
+def test_a_real_server_that_told_is_asked_and_until_it_is_well(
+    at_desk: Desk, world: World, book: Journal
+) -> None:
+    lost = {"ok": False, "findings": ["no VIP"], "lacking": [VIP]}
+    world.answers["rs1"]["dummy.check"] = lost
+    at_desk.hint(Hint("rs1", news=True))
+    until(lambda: titles(book) == ["rs1 lacks its VIP"])
+    assert "rs1" in world.asked[0]
+    world.answers["rs1"]["dummy.check"] = {"ok": True, "findings": []}
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: titles(book) == [])
+
+
+def test_who_was_silent_is_not_waited_for_the_next_time(at_desk: Desk, world: World) -> None:
+    del world.answers["lb2"]
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: world.asked)
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: len(world.asked) > 1)
+    assert world.silent[:2] == [[], ["lb2"]]
+
+
+def test_after_a_restart_it_looks_by_itself(
+    at_desk: Desk, world: World, book: Journal, tmp_path: Path
+) -> None:
+    world.answers["lb1"]["lvs.health"] = health(rs1=DOWN)
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: titles(book))
+    at_desk.stop()
+    world.answers["lb1"]["lvs.health"] = health()
+    again = Desk(book, world, post, str(tmp_path / "known"), lambda: None)
+    again.start()
+    until(lambda: titles(book) == [])
+    again.stop()
+    assert kinds(book) == ["opened"]
+
+
+def test_a_look_that_fails_is_not_the_last_one(at_desk: Desk, world: World, book: Journal) -> None:
+    world.fails = OSError("no bus")
+    at_desk.hint(Hint("lb1", news=True))
+    tag, content = until(lambda: world.fired and world.fired[0])
+    assert tag == "lvs/alerts/prod/trouble"
+    assert content == {"cluster": "prod", "reason": "a look at it failed: OSError"}
+    world.fails = None
+    world.answers["lb1"]["lvs.health"] = health(rs1=DOWN)
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: titles(book))
+
+
+def test_a_broken_book_is_put_aside_and_a_new_one_begun(
+    at_desk: Desk, world: World, book: Journal, tmp_path: Path
+) -> None:
+    world.answers["lb1"]["lvs.health"] = health(rs1=DOWN)
+    Path(book.path).write_bytes(b"nothing that is a book" * 500)
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: list(tmp_path.glob("*.broken-*")))
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: titles(Journal(book.path)))
+
+
+def test_what_a_cluster_is_called() -> None:
+    assert desk.title(CLUSTER) == "prod"
+
+
+# --------------------------------------------------------------------------------------------------
+# The threads that send
+
+
+def parcel(lane: str, body: bytes = b"x") -> Parcel:
+    return Parcel(lane, "mail", {}, body, queued_at=time.time())
+
+
+def queue(book: Journal, *parcels: Parcel) -> None:
+    with book.writing() as pen:
+        for one in parcels:
+            pen.queue(one)
+
+
+def test_a_lane_that_hangs_holds_up_nobody_else(book: Journal) -> None:
+    sent: list[str] = []
+    hangs = threading.Event()
+
+    def way(one: Parcel) -> Delivery:
+        if one.lane == "slow":
+            hangs.wait(20)
+        sent.append(one.lane)
+        return Delivery(done=True)
+
+    sender = senders.Sender(book, {"mail": way}, time.time)
+    queue(book, parcel("slow"), parcel("quick"))
+    sender.start()
+    until(lambda: sent == ["quick"])
+    for number in range(2, 12):
+        began = time.monotonic()
+        queue(book, parcel("quick"))
+        sender.wake()
+        until(lambda: len(sent) == number)  # noqa: B023
+        assert time.monotonic() - began < 1
+    hangs.set()
+    until(lambda: "slow" in sent)
+    sender.stop()
+
+
+def test_of_two_senders_one_sends_and_the_other_takes_over(book: Journal) -> None:
+    sent: list[tuple[int, int]] = []
+
+    def way(number: int) -> Callable[[Parcel], Delivery]:
+        def send(one: Parcel) -> Delivery:
+            sent.append((number, one.id))
+            return Delivery(done=True)
+
+        return send
+
+    first, second = (senders.Sender(book, {"mail": way(n)}, time.time) for n in range(2))
+    for sender in (first, second):
+        sender.LOOK_SECONDS = 0.2  # type: ignore[misc]
+    first.start()
+    queue(book, parcel("a"))
+    first.wake()
+    until(lambda: len(sent) == 1)
+    second.start()
+    for _ in range(10):
+        queue(book, parcel("a"))
+        first.wake()
+        second.wake()
+    until(lambda: len(sent) == 11)
+    assert {number for number, _ in sent} == {0}
+    first.stop()
+    queue(book, parcel("a"))
+    until(lambda: len(sent) == 12)
+    assert sent[-1][0] == 1
+    assert len({name for _, name in sent}) == 12
+    second.stop()
+
+
+# --------------------------------------------------------------------------------------------------
+# What the master's configuration says
+
+
+def test_what_the_master_says_is_read(tmp_path: Path) -> None:
+    office = posting.read(
+        {
+            "mailer": False,
+            "journal": "/srv/book.sqlite",
+            "keep_days": 7,
+            "keep_megabytes": 5,
+            "relays": {"Mail.example.com": {"username": "lvs", "password": "SECRET"}},
+            "webhooks": {"chat": {"url": "https://chat.example.com/SECRET"}},
+        }
+    )
+    assert (office.mailer, office.keep_seconds, office.most_bytes) == (False, 604800, 5_000_000)
+    assert posting.place(office, "/cache") == "/srv/book.sqlite"
+    assert posting.place(posting.Office(), "/cache") == "/cache/saltext-lvs/incidents.sqlite"
+    assert "SECRET" not in repr(office)
+    (relay,) = posting.relays_of(["mail.example.com 587"], office, 5)
+    assert (relay.port, relay.username, relay.password) == (587, "lvs", "SECRET")
+    (other,) = posting.relays_of(["mail2.example.com"], office, 5)
+    assert (other.username, other.timeout_seconds) == ("", 5)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param({"mailer": "no"}, "mailer is 'no'; it should be True or False", id="a word"),
+        pytest.param({"journal": "book"}, "journal is 'book'; it should be an abs", id="a path"),
+        pytest.param({"relay": {}}, "relay is {}; it should be left out", id="misspelt"),
+        pytest.param({"relays": ["a"]}, "relays is ", id="a list"),
+        pytest.param({"relays": {"a b c": {}}}, "it should be a host name", id="no host"),
+        pytest.param({"relays": {"a": {"tls": "x"}}}, "relays:a:tls is 'x'", id="no such TLS"),
+        pytest.param({"webhooks": {"a": {}}}, "webhooks:a:url is", id="no address"),
+    ],
+)
+def test_what_is_wrong_in_it_is_named(value: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidConfig) as raised:
+        posting.read(value)
+    assert message in str(raised.value)
