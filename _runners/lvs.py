@@ -24,11 +24,15 @@ from saltext.lvs import (  # noqa: E402
     files,
     holders,
     importing,
+    journal,
     locking,
     model,
+    posting,
     reading,
     rounds,
+    telling,
 )
+from saltext.lvs import outbox as sending  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -275,6 +279,124 @@ def import_config(tgt, names=None, path=None, into=None, tgt_type="glob"):
         "secrets": {name: answer["secrets"] for name, answer in found.items()},
         "failed": failed,
     }
+
+
+@_salt_errors
+def incidents(incident=None, cluster=None, limit=20):
+    """
+    Tell what is wrong with clusters, and what was, as the engine ``lvs_alerts`` wrote it down.
+
+    Returns ``open`` and ``closed``, newest first; each has its ``id``, ``cluster``, ``severity``,
+    ``opened`` and ``closed`` (as times in UTC), ``what`` (what is wrong, or was) and ``letters``,
+    how many were sent. With *incident*, that one in full, with its course.
+
+    incident
+        Its id, or how that begins.
+
+    cluster
+        Those of one cluster.
+
+    limit
+        So many of each, at most.
+
+    Raises SaltInvocationError for an incident that is not there, or not the only one;
+    CommandExecutionError where the book cannot be read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run lvs.incidents
+        salt-run lvs.incidents cluster=prod limit=5
+    """
+    book = _book()
+    if incident is not None:
+        found = book.incident(str(incident))
+        if found is None:
+            raise errors.InvalidConfig("incident", incident, "the id of one, or how it begins")
+        return telling.in_full(found)
+    return {
+        word: [telling.short(one) for one in book.history(int(limit), cluster, is_open=is_open)]
+        for word, is_open in (("open", True), ("closed", False))
+    }
+
+
+@_salt_errors
+def outbox(limit=20):
+    """
+    Tell what waits to be sent of incidents, and what was not taken.
+
+    Returns ``waiting``, for each relay or webhook how many wait, since when, how often the first of
+    them was tried, why that failed and when it is tried next; and ``refused``, the last ones that
+    somebody did not take, with the reason.
+
+    limit
+        So many that were refused, at most.
+
+    Raises CommandExecutionError where the book cannot be read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run lvs.outbox
+    """
+    box = sending.Outbox(_book())
+    return {
+        "waiting": [telling.waiting(one) for one in box.summary()],
+        "refused": [
+            telling.refused(one)
+            for one in box.history(int(limit) * 10)
+            if one.outcome != sending.SENT
+        ][: int(limit)],
+    }
+
+
+@_salt_errors
+def alert(minion_id, to=None):
+    """
+    Send a mail now that says that mail gets through, as an alert of a cluster would go.
+
+    Returns ``accepted``, the addresses whose mail a relay took, and ``relay``, which one;
+    ``refused`` and ``later``, by address what was said where it was not. The exit status is 1 if
+    anybody does not get it. Nothing is put into the outbox.
+
+    minion_id
+        One of the cluster's minions: the pillar says which relays, and who is told.
+
+    to
+        Another address, or a list of them.
+
+    Raises SaltInvocationError for a pillar without addresses, or an address that is none.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run lvs.alert lb1
+        salt-run lvs.alert lb1 to=noc@example.com
+    """
+    office = posting.read(__opts__.get("lvs_alerts"))
+    cluster = model.from_pillar(_pillar(minion_id, None, None))
+    asked = to if isinstance(to, (list, tuple)) else [to] if to is not None else None
+    outcome = posting.trial(cluster, office, _master(), asked, time.time())
+    if outcome.refused or outcome.later:
+        __context__["retcode"] = 1
+    return {
+        "accepted": list(outcome.accepted),
+        "relay": outcome.relay,
+        "refused": dict(outcome.refused),
+        "later": dict(outcome.later),
+    }
+
+
+def _book():
+    office = posting.read(__opts__.get("lvs_alerts"))
+    return journal.Journal(posting.place(office, __opts__["cachedir"]))
+
+
+def _master():
+    return __opts__["id"].removesuffix("_master")
 
 
 def _is_import(answer):

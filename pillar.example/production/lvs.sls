@@ -16,6 +16,10 @@ lvs:
       advert_int: 3
       virtual_ipaddress: [10.10.10.10]
   sync_daemon: {interface: eth0, vrrp_instance: VirtIP_10, syncid: 10}
+  alerts:
+    notification_email: [noc@example.com]
+    notification_email_from: lvs@example.com
+    smtp_server: localhost
   virtual_servers:
     web:
       address: 10.10.10.10

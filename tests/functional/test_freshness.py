@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-DOORS = sorted([*CHECKOUT.glob("_modules/*.py"), *CHECKOUT.glob("_runners/*.py")])
+KINDS = ("_modules", "_runners", "_engines")
+DOORS = sorted(path for kind in KINDS for path in CHECKOUT.glob(f"{kind}/*.py"))
 NEWER = {"door": "newer", "library": "newer"}
 OLD = {"door": "old", "library": "old"}
 

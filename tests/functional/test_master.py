@@ -44,8 +44,8 @@ def beside(minion: MinionMaker, folder: Path) -> Minion:
     return minion("lb1", {**example("production"), "lvs_master_conf_dir": str(folder)})
 
 
-def applied(beside: Minion, **options: Any) -> dict[str, Any]:
-    answer = beside.call("state.apply", "lvs.master", **options)
+def applied(beside: Minion, state: str = "lvs.master", **options: Any) -> dict[str, Any]:
+    answer = beside.call("state.apply", state, **options)
     assert isinstance(answer, dict), answer
     (only,) = answer.values()
     return {key: only[key] for key in ("__id__", "result", "name")}
@@ -88,3 +88,41 @@ def test_reactions_of_the_main_file_are_not_thrown_away(
     # That is what it is about.
     (folder / "master.d" / "saltext-lvs.conf").write_text(OURS, encoding="utf-8")
     assert tags(folder) == TAGS
+
+
+# --------------------------------------------------------------------------------------------------
+# lvs.alerts
+
+
+def engines(folder: Path) -> list[str]:
+    """What a master with this configuration runs beside itself."""
+    configured = salt.config.master_config(str(folder / "master"))["engines"]
+    return sorted(name for item in configured for name in item)
+
+
+@pytest.mark.parametrize("main", ["", "engines: []\n"], ids=["nothing", "no engine"])
+def test_a_master_gets_our_engine_beside_those_of_other_files(
+    beside: Minion, folder: Path, main: str
+) -> None:
+    (folder / "master").write_text(main, encoding="utf-8")
+    (folder / "master.d" / "own.conf").write_text("engines:\n  - own: {}\n", encoding="utf-8")
+    done = applied(beside, "lvs.alerts")
+    assert (done["__id__"], done["result"]) == ("lvs-alerts-config", True)
+    assert engines(folder) == ["lvs_alerts", "own"]
+
+
+@pytest.mark.parametrize("test", [True, False], ids=["asked", "applied"])
+def test_engines_of_the_main_file_are_not_thrown_away(
+    beside: Minion, folder: Path, test: bool
+) -> None:
+    (folder / "master").write_text("engines:\n  - own: {}\n", encoding="utf-8")
+    assert applied(beside, "lvs.alerts", test=test) == {
+        "__id__": "lvs-alerts-engines-problem",
+        "result": False,
+        "name": (
+            f"{folder}/master has `engines:` of its own, which {folder}/master.d/"
+            "saltext-lvs-alerts.conf would replace: move them into a file of their own in "
+            f"{folder}/master.d, and apply this again."
+        ),
+    }
+    assert list((folder / "master.d").iterdir()) == []

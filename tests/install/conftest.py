@@ -16,7 +16,7 @@ from tools import installer
 from tools.parts import CHECKOUT, ENVIRONMENTS
 
 SALTS = ("salt-3008", "salt-3007", "salt-3006")
-KINDS = ("modules", "states", "beacons", "runners")
+KINDS = ("modules", "states", "beacons", "runners", "engines")
 # What lvs.validate says of the director lb1 in pillar.example.
 VALID = {
     "valid": True,

@@ -23,6 +23,7 @@ def main(config, names, *module_dirs):
         "states": salt.loader.states(opts, modules, utils, None),
         "beacons": salt.loader.beacons(opts, modules),
         "runners": salt.loader.runner(master, utils=salt.loader.utils(master)),
+        "engines": salt.loader.engines(master, modules, {}, utils),
     }
     found = {kind: files(loaders[kind], wanted) for kind, wanted in json.loads(names).items()}
     print(json.dumps(found))

@@ -31,16 +31,18 @@ def brought(answer: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def test_a_minion_syncs_the_tree_and_loads_all_of_it(salt: Salt, tree: Path) -> None:
     kinds = ("modules", "states", "beacons")
-    assert brought(salt.call("saltutil.sync_all")) == brought(expected(tree, *kinds))
+    answer = brought(salt.call("saltutil.sync_all"))
+    assert answer == brought(expected(tree, *kinds, "engines"))
     synced = salt.extension_modules / "minion" / "extmods"
     files = files_of({kind: synced / kind for kind in kinds})
-    assert salt.loaded() == {**files, "runners": {}}
+    # The master's are looked for where the master has its own.
+    assert salt.loaded() == {**files, "runners": {}, "engines": {}}
     assert salt.call("lvs.validate") == VALID
     assert "CLI Example" in salt.call("sys.doc", "ipvs.list")["ipvs.list"]
 
 
 def test_a_master_syncs_the_tree_and_runs_its_runner(salt: Salt, tree: Path) -> None:
     answer = json.loads(salt.run("salt-run", "--out=json", "saltutil.sync_all"))
-    assert brought(answer) == brought(expected(tree, "modules", "states", "runners"))
+    assert brought(answer) == brought(expected(tree, "modules", "states", "runners", "engines"))
     judged = json.loads(salt.run("salt-run", "--out=json", "lvs.validate", "lb1"))
     assert judged == {"lb1": VALID}

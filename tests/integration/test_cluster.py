@@ -288,6 +288,7 @@ def is_held(returned: Any) -> bool:
 
 # Whether what a runner has returned is right.
 RUNNERS: dict[str, Callable[[Any], bool]] = {
+    "lvs.alert": lambda returned: returned["accepted"] == ["noc@example.com"],
     "lvs.announce": lambda returned: returned["asked"] == list(DIRECTORS),
     "lvs.check_mastership": is_held,
     "lvs.import_config": lambda returned: (
@@ -295,7 +296,9 @@ RUNNERS: dict[str, Callable[[Any], bool]] = {
         and not returned["failed"]
         and PASSWORD not in str(returned)
     ),
+    "lvs.incidents": lambda returned: returned == {"open": [], "closed": []},
     "lvs.mastership": is_held,
+    "lvs.outbox": lambda returned: returned == {"waiting": [], "refused": []},
     "lvs.validate": lambda returned: all(answer["valid"] for answer in returned.values()),
 }
 
