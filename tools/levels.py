@@ -5,8 +5,8 @@ is kept, and shown if they fail. One alone prints as it goes. A
 level that ran nothing has failed. What failed is named once more below the table; the last line is
 the sum: ``N passed, N failed, N skipped``.
 
-In the lab a dozen daemons share one processor with whatever else the machine does. Where very few
-tests failed there, their files are run once more, in a new lab. What then passes is counted as
+In the lab a dozen daemons share one processor with whatever else the machine does. Where one or two
+files have failures there, they are run once more, in a new lab. What then passes is counted as
 passed, and named below the table as unsteady with what it said at first: a test that is named there
 is to be mended, or what it tests.
 """
@@ -34,8 +34,9 @@ from tools.prepare import prepare
 # In the checkout, because it is the one folder of the machine that the lab can write to.
 REPORTS = CHECKOUT / "build" / "reports"
 SHOWN_LINES = 400
-# More failures than these are no accident.
-MOST_UNSTEADY, MOST_UNSTEADY_FILES = 3, 2
+# Where more files than these have failures, that is no accident. One failure may bring others in
+# its file with it, whose tests share a cluster.
+MOST_UNSTEADY_FILES = 2
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,7 @@ def _run_once(
 
 def to_repeat(level: Level, result: Result, report: Path) -> list[str]:
     """The files of a level to be run once more: none where that would hide what is broken."""
-    few = 0 < result.count.failed <= MOST_UNSTEADY
-    if not level.in_lab or result.note or not few:
+    if not level.in_lab or result.note:
         return []
     files = read_failed_files(report, CHECKOUT)
     return files if "" not in files and len(files) <= MOST_UNSTEADY_FILES else []

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from saltext.lvs import rounds
 
-from tests.lab import HOSTS, VIP, Lab, until
+from tests.lab import HOSTS, VIP, Lab, services, until
 from tests.lab.bus import Bus, fire
 from tests.lab.cluster import SaltCluster
 
@@ -98,7 +98,8 @@ def test_a_fail_over_is_no_split_brain_and_two_passwords_are(cluster: SaltCluste
     with Bus(cluster.master) as bus:
         lb1.run(["service", "keepalived", "stop"], check=True)
         until(lambda: holders(cluster) == ["lb2"], "lb2 alone to hold the VIP", seconds=30)
-        lb1.run(["service", "keepalived", "start"], check=True)
+        services.wait_until_gone(lb1, "keepalived")
+        services.start(lb1, "keepalived")
         until(lambda: holders(cluster) == ["lb1"], "lb1 alone to hold the VIP", seconds=30)
         time.sleep(15)
         assert told(bus) == []

@@ -121,7 +121,6 @@ def failed_report(tmp_path: Path, *places: str) -> Path:
         ),
         pytest.param("unit", ["tests.unit.test_levels"], "", [], id="not in the lab"),
         pytest.param("kernel-tables", ["tests.kernel.test_boot"], "a crash", [], id="a crash"),
-        pytest.param("kernel-tables", ["tests.kernel.test_boot"] * 4, "", [], id="many"),
         pytest.param("kernel-tables", ["", "tests.kernel.test_boot"], "", [], id="no file"),
         pytest.param("kernel-tables", [], "", [], id="none"),
         pytest.param(
