@@ -497,19 +497,18 @@ def test_a_lost_vip_is_put_back_by_the_machine_itself_even_without_a_master(
 
 
 SECOND_VIP = (
-    "virtual_ipaddress: [10.10.10.10]\n"
-    "  sync_daemon: {interface: eth0, vrrp_instance: VirtIP_10, syncid: 10}\n"
+    "virtual_ipaddress: [10.10.10.10]\n",
+    "virtual_ipaddress: [10.10.10.10, 10.10.10.20]\n",
+)
+SECOND_SERVER = (
     "  virtual_servers:\n",
-    "virtual_ipaddress: [10.10.10.10, 10.10.10.20]\n"
-    "  sync_daemon: {interface: eth0, vrrp_instance: VirtIP_10, syncid: 10}\n"
-    "  virtual_servers:\n"
-    "    second: {address: 10.10.10.20, port: 80, real_servers: [rs1]}\n",
+    "  virtual_servers:\n    second: {address: 10.10.10.20, port: 80, real_servers: [rs1]}\n",
 )
 
 
 def test_a_vip_that_the_pillar_takes_away_stays_away(whole: SaltCluster) -> None:
     rs1 = whole.lab["rs1"]
-    with Edited(whole, *SECOND_VIP):
+    with Edited(whole, *SECOND_VIP), Edited(whole, *SECOND_SERVER):
         assert Highstate.run(whole, "rs1").failed() == {}
         assert "10.10.10.20/32" in vips(rs1)
     assert Highstate.run(whole, "rs1").failed() == {}

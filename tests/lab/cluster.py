@@ -79,6 +79,10 @@ class SaltCluster:
 
     def __enter__(self) -> SaltCluster:
         self.start()
+        # Once in some hundred starts a minion never gets through with its first login. That is
+        # Salt's; what is tried here begins after it.
+        for name in self._silent(self.minions, 60):
+            services.restart(self.lab[name], "salt-minion")
         self.wait()
         return self
 
@@ -117,11 +121,19 @@ class SaltCluster:
         self._wait_for(self.minions, seconds)
 
     def _wait_for(self, minions: Collection[str], seconds: float = 120) -> None:
-        silent = self._publisher.ask(
-            {"action": "wait", "minions": list(minions), "seconds": seconds}, seconds + 60
-        )
+        silent = self._silent(minions, seconds)
         if silent:
-            raise LabError(f"no answer within {seconds:g} s from {' '.join(silent)}")
+            told = "".join(f"\n{name}: {self._last_words(name)}" for name in silent)
+            raise LabError(f"no answer within {seconds:g} s from {' '.join(silent)}{told}")
+
+    def _silent(self, minions: Collection[str], seconds: float) -> list[str]:
+        """Wait for the answers of minions; who gave none in time."""
+        question = {"action": "wait", "minions": list(minions), "seconds": seconds}
+        return list(self._publisher.ask(question, seconds + 60))
+
+    def _last_words(self, name: str) -> str:
+        log = ["tail", "-n", "5", "/var/log/salt/minion"]
+        return self.lab[name].run(log).stdout.strip() or "nothing in its log"
 
     def highstate(self, target: str = "*", *arguments: str) -> dict[str, Any]:
         """Apply the highstate; what the minions returned, once those it restarts answer again.
