@@ -32,6 +32,7 @@ from saltext.lvs import (  # noqa: E402
     model,
     posting,
     reading,
+    remedies,
     senders,
 )
 
@@ -65,7 +66,9 @@ def start():
         lambda letter, cluster: posting.parcels(letter, cluster, office, master),
         posting.known(book.path),
         sender.wake,
+        posting.remediation,
     )
+    claims = remedies.Claims()
     sender.start()
     at_desk.start()
     pruned = time.monotonic() - PRUNE_SECONDS
@@ -74,7 +77,7 @@ def start():
             while True:
                 event = bus.get_event(wait=PAUSE_SECONDS, full=True, auto_reconnect=True)
                 if event:
-                    _heard(at_desk, event.get("tag"), event.get("data"))
+                    _heard(at_desk, claims, event.get("tag"), event.get("data"))
                 if time.monotonic() - pruned > PRUNE_SECONDS:
                     pruned = time.monotonic()
                     _prune(book, office)
@@ -83,11 +86,19 @@ def start():
         sender.stop()
 
 
-def _heard(at_desk, tag, data):
-    found = BEACON.fullmatch(tag) if isinstance(tag, str) else None
-    if found is None or not isinstance(data, dict) or data.get("id") != found[1]:
+def _heard(at_desk, claims, tag, data):
+    if not isinstance(tag, str) or not isinstance(data, dict):
         return
-    at_desk.hint(desk.Hint(found[1], found[3] == "change"))
+    claim = None
+    found = BEACON.fullmatch(tag)
+    if found is not None and data.get("id") == found[1]:
+        is_news = found[3] == "change"
+        at_desk.hint(desk.Hint(found[1], is_news))
+        claim = claims.of_beacon(found[1], found[2], data, time.time()) if is_news else None
+    elif tag.startswith("salt/job/"):
+        claim = claims.of_job(tag, data, time.time())
+    if claim is not None:
+        at_desk.claim(claim)
 
 
 def _prune(book, office):
@@ -126,14 +137,14 @@ class World:
         checked = salt.utils.minions.CkMinions(self.opts).check_minions([minion_id], "list")
         return minion_id in checked["minions"]
 
-    def ask(self, wanted, silent):
+    def ask(self, minion_ids, silent):
         """
         What minions answer, each asked by a job of its own: who gets no job's id cannot answer it.
         """
         answers = {}
         with salt.utils.event.get_event("master", opts=self.opts, listen=True) as bus:
             with salt.client.get_local_client(mopts=self.opts) as client:
-                pending = dict(self._asked(client, wanted))
+                pending = dict(self._asked(client, minion_ids))
             end = time.monotonic() + desk.ANSWER_SECONDS
             while pending and (left := end - time.monotonic()) > 0:
                 if set(pending.values()) <= set(silent):
@@ -148,14 +159,10 @@ class World:
                 _take(event, pending, answers)
         return answers
 
-    def _asked(self, client, wanted):
-        for minion_id, functions in wanted.items():
+    def _asked(self, client, minion_ids):
+        for minion_id in minion_ids:
             published = client.pub(
-                [minion_id],
-                list(functions),
-                arg=[[] for _ in functions],
-                tgt_type="list",
-                timeout=int(desk.ANSWER_SECONDS),
+                [minion_id], desk.REPORT, tgt_type="list", timeout=int(desk.ANSWER_SECONDS)
             )
             if published and published.get("jid"):
                 yield published["jid"], minion_id

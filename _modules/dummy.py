@@ -18,6 +18,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 saltext.lvs.refresh(__file__)
 
 from saltext.lvs import (  # noqa: E402
+    budget,
     dummywatch,
     errors,
     links,
@@ -447,13 +448,18 @@ def unwatch(beacon="dummy"):
 
 
 @_salt_errors
-def repair():
+def repair(automatic=False):
     """
     Put back the VIPs that this real server lacks now, and set ARP right before that.
 
-    For the reactor: it takes no argument, looks for itself, does nothing where nothing lacks, and
-    changes something once in three seconds at most. The answer is as of ``dummy.present``;
-    ``queued`` tells that another repair is in line already, which will see what this one would.
+    For the reactor: it takes no argument that says what, looks for itself, does nothing where
+    nothing lacks, and changes something once in three seconds at most. The answer is as of
+    ``dummy.present``; ``queued`` tells that another repair is in line already, which will see what
+    this one would.
+
+    automatic
+        Nobody asked but a reactor. Such calls change something twelve times within an hour at most;
+        then they raise CommandExecutionError, as a person has to look.
 
     Raises CommandExecutionError on a minion that is no real server, and what ``dummy.present``
     does.
@@ -467,12 +473,19 @@ def repair():
     cluster = model.from_pillar(__pillar__)
     cluster.expect_role(__opts__["id"], model.Role.REAL_SERVER)
     duty = links.duty_of(cluster, __opts__["id"])
-    outcome = realserver.repair(duty)
-    return {
-        **_told(duty, outcome or links.Outcome(())),
-        "foreign": _foreign(duty),
-        "queued": outcome is None,
-    }
+
+    def put_back():
+        outcome = realserver.repair(duty)
+        return {
+            **_told(duty, outcome or links.Outcome(())),
+            "foreign": _foreign(duty),
+            "queued": outcome is None,
+        }
+
+    if not automatic:
+        return put_back()
+    subject = f"{duty.interface} of {__opts__['id']}"
+    return budget.within("repair", subject, put_back, lambda done: bool(done["operations"]))
 
 
 def _sender(beacon):

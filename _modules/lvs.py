@@ -29,6 +29,7 @@ saltext.lvs.refresh(__file__)
 # The library as it is now on disk.
 from saltext.lvs import (  # noqa: E402
     boot,
+    budget,
     errors,
     fresh,
     healthwatch,
@@ -51,6 +52,13 @@ __func_alias__ = {"list_": "list"}
 
 # The oldest release that was tried; setup.cfg asks for the same.
 PYROUTE2 = (0, 9, 6)
+
+# What lvs.report calls, by the role that makes it worth calling.
+REPORTS = {
+    "lvs.health": model.Role.DIRECTOR,
+    "keepalived.status": model.Role.DIRECTOR,
+    "dummy.check": model.Role.REAL_SERVER,
+}
 
 _salt_errors = errors.raised_as(SaltInvocationError, CommandExecutionError)
 
@@ -259,6 +267,34 @@ def health(virtual_server=None):
 
 
 @_salt_errors
+def report():
+    """
+    Return how this machine does all that it has to do: what the engine ``lvs_alerts`` asks for.
+
+    By function what it returns, or, as text, why it returns nothing: ``lvs.health`` and
+    ``keepalived.status`` on a director, ``dummy.check`` on a real server. One function, since a
+    job of several at once makes Salt's ``state.apply`` fail while it runs.
+
+    Raises SaltInvocationError for a wrong pillar.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' lvs.report
+    """
+    roles = _cluster().roles(__opts__["id"])
+    return {function: _answer(function) for function, role in REPORTS.items() if role in roles}
+
+
+def _answer(function):
+    try:
+        return __salt__[function]()
+    except (CommandExecutionError, SaltInvocationError, KeyError) as error:
+        return f"{function}: {error}"
+
+
+@_salt_errors
 def drain(real_server, virtual_server=None, wait=0, why=""):
     """
     Send a real server no new clients; those that it has are served on.
@@ -406,7 +442,7 @@ def set_weight(virtual_server, real_server, weight, seconds=None, why=""):
 
 
 @_salt_errors
-def reweight(virtual_server=None, real_server=None):
+def reweight(virtual_server=None, real_server=None, automatic=False):
     """
     Set the weights that follow from the real servers' health, the pillar and operators' wishes.
 
@@ -420,6 +456,10 @@ def reweight(virtual_server=None, real_server=None):
     virtual_server, real_server
         By their names in the pillar; by default all.
 
+    automatic
+        Nobody asked but a reactor. Such calls change the weights of one virtual server 120 times
+        within an hour at most; then they raise CommandExecutionError, as a person has to look.
+
     Raises what ``lvs.drain`` does.
 
     CLI Example:
@@ -429,7 +469,15 @@ def reweight(virtual_server=None, real_server=None):
         salt 'lb*' lvs.reweight
         salt lb1 lvs.reweight web rs1
     """
-    return operating.reweight(_directed(), virtual_server, real_server).as_data()
+    cluster = _directed()
+
+    def set_weights():
+        return operating.reweight(cluster, virtual_server, real_server).as_data()
+
+    if not automatic:
+        return set_weights()
+    subject = f"virtual server {virtual_server}" if virtual_server else "all virtual servers"
+    return budget.within("reweight", subject, set_weights, lambda done: bool(done["operations"]))
 
 
 def _directed():
@@ -513,7 +561,7 @@ _REAPPLY = f"{locking.FOLDER}/reapply"
 
 
 @_salt_errors
-def reapply(splay=30):
+def reapply(splay=30, automatic=False):
     """
     Put back what this real server lacks now, and make sure by a highstate of the formula; where
     nothing lacks, answer at once.
@@ -533,6 +581,10 @@ def reapply(splay=30):
     splay
         Up to how many seconds to wait before the highstate, 3600 at most; 0 runs it at once.
 
+    automatic
+        Nobody asked but a reactor. Such calls repair something six times within an hour at most;
+        then they raise CommandExecutionError, as a person has to look.
+
     Raises SaltInvocationError for a wrong pillar.
 
     CLI Example:
@@ -550,16 +602,22 @@ def reapply(splay=30):
     lacking = realserver.lacks(links.duty_of(cluster, minion_id))
     if not lacking:
         return {"needed": False, "why": ["nothing lacks"]}
-    repaired = _repaired()
-    with locking.exclusive(_REAPPLY, wait=False) as ours:
-        done = _highstate(random.uniform(0, seconds)) if ours else {}
-    return {
-        "needed": True,
-        "why": list(lacking),
-        "queued": not ours,
-        "repaired": repaired,
-        **done,
-    }
+
+    def put_back():
+        repaired = _repaired()
+        with locking.exclusive(_REAPPLY, wait=False) as ours:
+            done = _highstate(random.uniform(0, seconds)) if ours else {}
+        return {
+            "needed": True,
+            "why": list(lacking),
+            "queued": not ours,
+            "repaired": repaired,
+            **done,
+        }
+
+    if not automatic:
+        return put_back()
+    return budget.within("reapply", minion_id, put_back, lambda done: not done["queued"])
 
 
 def _splay(value):

@@ -17,7 +17,7 @@ def run():
     at_it = data.get("acted") is True or data.get("healing") is True
     if not at_it and any(map(_is_harm, _changes())):
         # A list matches by the exact id: in a string, a comma or a star would mean others.
-        asked = [{"tgt": [minion_id]}, {"tgt_type": "list"}]
+        asked = [{"tgt": [minion_id]}, {"tgt_type": "list"}, {"args": [{"automatic": True}]}]
         reactions["dummy-repair"] = {"local.dummy.repair": asked}
     if any(map(_is_quiet_again, _changes())):
         asked = [{"args": [{"minion_id": minion_id}]}]

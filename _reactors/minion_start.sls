@@ -13,6 +13,10 @@ def run():
     return {
         "lvs-reapply": {
             # A list matches by the exact id: in a string, a comma or a star would mean others.
-            "local.lvs.reapply": [{"tgt": [minion_id]}, {"tgt_type": "list"}],
+            "local.lvs.reapply": [
+                {"tgt": [minion_id]},
+                {"tgt_type": "list"},
+                {"args": [{"automatic": True}]},
+            ],
         }
     }

@@ -17,14 +17,15 @@ def run():
     if len(names) > MOST:
         return {"lvs-reweight": _asked(minion_id)}
     return {
-        f"lvs-reweight-{number}": _asked(minion_id, {"args": [{"virtual_server": name}]})
+        f"lvs-reweight-{number}": _asked(minion_id, {"virtual_server": name})
         for number, name in enumerate(names)
     }
 
 
 def _asked(minion_id, *more):
     # A list matches by the exact id: in a string, a comma or a star would mean others.
-    return {"local.lvs.reweight": [{"tgt": [minion_id]}, {"tgt_type": "list"}, *more]}
+    args = {"args": [*more, {"automatic": True}]}
+    return {"local.lvs.reweight": [{"tgt": [minion_id]}, {"tgt_type": "list"}, args]}
 
 
 def _teller():

@@ -42,21 +42,23 @@ _salt_errors = errors.raised_as(SaltInvocationError, CommandExecutionError)
 
 # What a reactor has a cluster's directors asked for: the book of rounds, who may be the cause, and
 # how it is told that nobody is asked.
-Errand = collections.namedtuple("Errand", "book role nobody covered")
+Errand = collections.namedtuple("Errand", "book roles nobody covered")
 ANNOUNCE = Errand(
     "rounds",
-    model.Role.REAL_SERVER,
+    (model.Role.REAL_SERVER, model.Role.DIRECTOR),
     "Nobody is asked to announce VIPs",
     "an announcement that is still to come covers this one",
 )
 LOOK = Errand(
     "looks",
-    model.Role.DIRECTOR,
+    (model.Role.DIRECTOR,),
     "Nobody is asked who holds VIPs",
     "another look covers this one",
 )
 # keepalived itself reads the file too, which takes a second for thousands of real servers.
 IMPORT_SECONDS = 60
+# What is shown of that which was done automatically because of one incident.
+MOST_ACTIONS = 100
 PAUSE_SECONDS = 0.01
 
 
@@ -106,10 +108,11 @@ def validate(tgt="*", tgt_type="glob", saltenv=None, pillarenv=None):
 @_salt_errors
 def announce(minion_id):
     """
-    Have the directors of a real server's cluster tell all neighbours where its VIPs are.
+    Have the directors of a minion's cluster tell all neighbours where its VIPs are.
 
-    For the reactor, which calls this where a real server may have been heard on ARP: neighbours
-    then keep its MAC address for a VIP. Which machines are asked, to call
+    For the reactors, which call this where a real server may have been heard on ARP, and where a
+    VIP is held by one director again after several held it: neighbours may keep another one's MAC
+    address for a VIP. Which machines are asked, to call
     :py:func:`keepalived.send_garp <saltext.lvs.modules.keepalived.send_garp>`, the pillar of that
     minion says, as the master compiles it. They are asked once in five seconds for each cluster;
     who comes sooner is covered by one more announcement, which begins when these five seconds are
@@ -122,7 +125,7 @@ def announce(minion_id):
     Raises CommandExecutionError where the master's cache cannot be written.
 
     minion_id
-        The real server.
+        The real server, or a director.
 
     CLI Example:
 
@@ -288,7 +291,8 @@ def incidents(incident=None, cluster=None, limit=20):
 
     Returns ``open`` and ``closed``, newest first; each has its ``id``, ``cluster``, ``severity``,
     ``opened`` and ``closed`` (as times in UTC), ``what`` (what is wrong, or was) and ``letters``,
-    how many were sent. With *incident*, that one in full, with its course.
+    how many were sent. With *incident*, that one in full, with its course, and with what minions
+    say that they have done automatically.
 
     incident
         Its id, or how that begins.
@@ -299,8 +303,8 @@ def incidents(incident=None, cluster=None, limit=20):
     limit
         So many of each, at most.
 
-    Raises SaltInvocationError for an incident that is not there, or not the only one;
-    CommandExecutionError where the book cannot be read.
+    Raises SaltInvocationError for an incident that is not there, or not the only one, and for a
+    limit that is no number; CommandExecutionError where the book cannot be read.
 
     CLI Example:
 
@@ -314,9 +318,9 @@ def incidents(incident=None, cluster=None, limit=20):
         found = book.incident(str(incident))
         if found is None:
             raise errors.InvalidConfig("incident", incident, "the id of one, or how it begins")
-        return telling.in_full(found)
+        return telling.in_full(found, book.actions(MOST_ACTIONS, incident=found.id))
     return {
-        word: [telling.short(one) for one in book.history(int(limit), cluster, is_open=is_open)]
+        word: [telling.short(one) for one in book.history(_most(limit), cluster, is_open=is_open)]
         for word, is_open in (("open", True), ("closed", False))
     }
 
@@ -333,7 +337,8 @@ def outbox(limit=20):
     limit
         So many that were refused, at most.
 
-    Raises CommandExecutionError where the book cannot be read.
+    Raises SaltInvocationError for a limit that is no number, and CommandExecutionError where the
+    book cannot be read.
 
     CLI Example:
 
@@ -346,9 +351,9 @@ def outbox(limit=20):
         "waiting": [telling.waiting(one) for one in box.summary()],
         "refused": [
             telling.refused(one)
-            for one in box.history(int(limit) * 10)
+            for one in box.history(_most(limit) * 10)
             if one.outcome != sending.SENT
-        ][: int(limit)],
+        ][:limit],
     }
 
 
@@ -388,6 +393,12 @@ def alert(minion_id, to=None):
         "refused": dict(outcome.refused),
         "later": dict(outcome.later),
     }
+
+
+def _most(limit):
+    if type(limit) is int and 1 <= limit <= 10_000:
+        return limit
+    raise errors.InvalidConfig("limit", limit, "a number from 1 to 10000")
 
 
 def _book():
@@ -540,7 +551,8 @@ def _cluster_of(minion_id, errand, told=None):
     pillar = _pillar(minion_id, None, None)
     try:
         cluster = model.from_pillar(pillar)
-        cluster.expect_role(minion_id, errand.role)
+        if not set(cluster.roles(minion_id)) & set(errand.roles):
+            cluster.expect_role(minion_id, errand.roles[0])
     except errors.LvsError as error:
         if pillar.get("_errors"):
             # It may play that part for all that: the next one that asks is to look again.
@@ -556,8 +568,8 @@ def _asked(cluster):
     if not cluster.directors:
         return _nobody(ANNOUNCE, f"cluster {cluster.name} has no directors")
     directors = sorted(cluster.directors)
-    ids = [name for name, one in cluster.real_servers.items() if one.minion]
-    before, booked, delay = _caused(cluster, ids, ANNOUNCE)
+    servers = [name for name, one in cluster.real_servers.items() if one.minion]
+    before, booked, delay = _caused(cluster, [*servers, *directors], ANNOUNCE)
     if delay is None:
         return _nobody(ANNOUNCE, ANNOUNCE.covered, cluster.name)
     jid = None
@@ -607,7 +619,8 @@ def _known_of(book, minion_id, told, errand):
     if cluster is not None:
         return _nobody(errand, errand.covered, cluster)
     if book.knows_as_stranger(minion_id):
-        role = errand.role.value.replace("realserver", "real server")
+        names = (role.value.replace("realserver", "real server") for role in errand.roles)
+        role = " or ".join(names)
         why = f"it was no {role} when the last one asked, less than a minute ago"
         return _nobody(errand, why)
     return None

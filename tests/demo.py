@@ -13,11 +13,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from email.header import decode_header, make_header
+from email.message import Message
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from tests.lab import HOSTS, VIP, Lab, LabError, until
+from tests.lab import HOSTS, VIP, Lab, LabError, services, until
 from tests.lab.bus import Bus, Event
 from tests.lab.capture import Packet
 from tests.lab.client import Client, Replies, Reply
@@ -36,7 +38,10 @@ TABLE = """\
 """
 # Seconds for which that table keeps a client address with its real server.
 PERSISTENCE = 5
-MASTER_SNIPPET = Path(__file__).resolve().parents[1] / "lvs/files/master.conf"
+MASTER_SNIPPETS = {
+    name: Path(__file__).resolve().parents[1] / "lvs/files" / name
+    for name in ("master.conf", "alerts.conf")
+}
 # The pillar's advert_int is 3 s. A backup waits for three of them, and up to 1 s more (RFC 3768).
 LONGEST_TAKEOVER_SECONDS = 3 * 3 + 1
 # What is changed of that pillar. The example asks a real server every ten seconds, which nobody
@@ -51,6 +56,8 @@ EDITS = (
         "      check: {interval: 0.5, connect_timeout: 1}\n"
         "      slow_start: 5\n",
     ),
+    # A person would not want mail so soon; whoever watches this does.
+    ("    smtp_server: localhost\n", "    smtp_server: localhost\n    settle: 5\n    fold: 5\n"),
 )
 NOTICED_WITHIN_SECONDS = 0.5 + 1
 FULL = 50
@@ -60,8 +67,8 @@ SLACK_SECONDS = 2.0
 INTRODUCTION = f"""\
 Two directors (lb1, lb2) share the address {VIP} and spread its clients over two real servers
 (rs1, rs2). Salt makes them so, from pillar.example/production, by weight (wrr), with real
-servers asked twice a second and brought back over five. All machines are small ones in the lab, and
-gone when this ends.
+servers asked twice a second and brought back over five, and its master mails what is wrong. All
+machines are small ones in the lab, and gone when this ends.
 """
 
 
@@ -168,6 +175,7 @@ class Demo:
             "The web server dies on rs2, and comes back": self.dead_web_server,
             "rs1 loses it while its own minion is away": self.lost_unseen,
             "The power fails on lb1": self.power_cut,
+            "The mails of all that": self.mails,
         }
         for number, (title, part) in enumerate(parts.items(), start=1):
             print(f"\n{number}. {title}", flush=True)
@@ -446,6 +454,37 @@ class Demo:
         self.shown.note("power cut on lb1: lb2 serves after", seconds(gap), held)
         self.note_spread("and then 64 requests, answered by", self.some_requests())
 
+    # Mail
+
+    def mails(self) -> None:
+        with step("  Waiting for the mail that lb1 is gone"):
+            until(
+                lambda: any("lb1" in told and "not answer" in told for told in self.subjects()),
+                "a mail that lb1 does not answer",
+                seconds=90,
+                pause=1,
+            )
+        taken = self.cluster.mails()
+        for mail in taken:
+            print(f"    {mail['Date']}  {subject_of(mail)}", flush=True)
+        thread = [mail for mail in taken if "rs2:80" in subject_of(mail)]
+        for mail in thread:
+            print(f"\n{indented(readable(mail))}", flush=True)
+        print()
+        out, back = (
+            sum(word in subject_of(mail) for mail in thread) for word in ("OUT of web", "back in")
+        )
+        self.shown.note(
+            "mails that rs2 is out, and that it is back", f"{out} and {back}", out == back == 1
+        )
+        ids = [str(mail["Message-ID"]) for mail in taken]
+        self.shown.note(
+            "mails in all, none twice", str(len(ids)), len(ids) == len(set(ids)) and len(ids) < 16
+        )
+
+    def subjects(self) -> list[str]:
+        return [subject_of(mail) for mail in self.cluster.mails()]
+
     def some_requests(self) -> Replies:
         """64 requests from all client addresses."""
         return self.client.get(VIP, sources=CLIENTS, requests=64)
@@ -475,6 +514,20 @@ class Demo:
         show = ["ip", "-brief", "address", "show", "dev", "eth0"]
         living = [self.lab[name] for name in DIRECTORS if self.lab[name].is_on]
         return [host.name for host in living if f"{VIP}/32" in host.run(show).stdout]
+
+
+def subject_of(mail: Message) -> str:
+    """A mail's subject, as a person reads it."""
+    return str(make_header(decode_header(str(mail["Subject"]).replace("\n", ""))))
+
+
+def readable(mail: Message) -> str:
+    """A mail, as a person reads it."""
+    heads = [f"{name}: {mail[name]}" for name in ("From", "To", "Date")]
+    plain = next(part for part in mail.walk() if part.get_content_type() == "text/plain")
+    text = plain.get_payload(decode=True)
+    assert isinstance(text, bytes)
+    return "\n".join([*heads, f"Subject: {subject_of(mail)}", "", text.decode("utf-8")])
 
 
 def changed(answer: Any) -> int:
@@ -528,8 +581,9 @@ def run(shown: Shown) -> None:
     with ExitStack() as stack:
         with step(f"Booting {len(HOSTS)} machines: {', '.join(HOSTS)}"):
             lab = stack.enter_context(Lab())
-        # What the SLS lvs.master writes: which events the master answers.
-        lab["master"].write("/etc/salt/master.d/saltext-lvs.conf", MASTER_SNIPPET.read_text())
+        # What the SLS lvs.master and lvs.alerts write: what the master answers, and tells.
+        for name, path in MASTER_SNIPPETS.items():
+            lab["master"].write(f"/etc/salt/master.d/saltext-lvs-{name}", path.read_text())
         cluster = stack.enter_context(closing(SaltCluster(lab)))
         with step("Starting Salt's master and minions, two web servers, a mail server"):
             cluster.start()
@@ -539,6 +593,11 @@ def run(shown: Shown) -> None:
         for edit in EDITS:
             pillar = pillar.replace(*edit)
         cluster.master.write(PILLAR, pillar)
+        with step("Restarting Salt's master, which has its part of the extension now"):
+            services.restart(cluster.master, "salt-master")
+            cluster.close()
+            until(cluster.master_listens, "the master to listen", seconds=60)
+            cluster.wait()
         Demo(cluster, shown).tell()
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saltext.lvs import realserver
+from saltext.lvs import operating, realserver
+from saltext.lvs.errors import CommandFailed
 
 from tests.functional.conftest import MinionMaker, example
 
@@ -42,6 +43,35 @@ def test_the_view_for_the_sls_holds_no_password(minion: MinionMaker) -> None:
     view = minion("lb1").call("lvs.view")
     assert view["roles"] == ["director"]
     assert "MY_PASS" not in str(view)
+
+
+@pytest.mark.parametrize(
+    ("minion_id", "functions"),
+    [
+        ("lb1", {"lvs.health", "keepalived.status"}),
+        ("rs1", {"dummy.check"}),
+        ("elsewhere", set()),
+    ],
+)
+def test_a_report_has_what_the_minions_roles_ask_for(
+    minion: MinionMaker, minion_id: str, functions: set[str]
+) -> None:
+    assert set(minion(minion_id).call("lvs.report")) == functions
+
+
+def test_what_a_report_cannot_have_it_says_and_has_the_rest(
+    minion: MinionMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    director = minion("lb1")
+    assert director.call("lvs.report")["lvs.health"]["watched"] is False
+
+    def told_of(*_: Any) -> None:
+        raise CommandFailed("the disk is full")
+
+    monkeypatch.setattr(operating, "told", told_of)
+    told = director.call("lvs.report")
+    assert told["lvs.health"] == "lvs.health: the disk is full"
+    assert isinstance(told["keepalived.status"], dict)
 
 
 SLS = {

@@ -61,7 +61,8 @@ BACK = {**LOST, "was": "lost", "now": "restored"}
 RELEASED = {**LOST, "now": "released"}
 NOISY = {"sysctl": "net.ipv4.conf.all.arp_ignore", "was": 1, "now": 0, "quiet": False}
 QUIET = {**NOISY, "was": 0, "now": 1, "quiet": True, "repaired": True}
-REPAIR = {"local.dummy.repair": {"tgt": ["rs1"], "tgt_type": "list"}}
+AUTOMATIC = {"args": [{"automatic": True}]}
+REPAIR = {"local.dummy.repair": {"tgt": ["rs1"], "tgt_type": "list", **AUTOMATIC}}
 ANNOUNCE = {"runner.lvs.announce": {"args": [{"minion_id": "rs1"}]}}
 NOTHING: dict[str, Any] = {}
 EVENTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
@@ -120,13 +121,13 @@ EVENTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "a star stands for itself": (
         "salt/beacon/*/dummy/change",
         {"id": "*", "changes": [LOST]},
-        {"local.dummy.repair": {"tgt": ["*"], "tgt_type": "list"}},
+        {"local.dummy.repair": {"tgt": ["*"], "tgt_type": "list", **AUTOMATIC}},
     ),
     "so do a comma and a line's end": (
         "salt/beacon/rs1,rs2\n/dummy/change",
         {"id": "rs1,rs2\n", "changes": [LOST, QUIET]},
         {
-            "local.dummy.repair": {"tgt": ["rs1,rs2\n"], "tgt_type": "list"},
+            "local.dummy.repair": {"tgt": ["rs1,rs2\n"], "tgt_type": "list", **AUTOMATIC},
             "runner.lvs.announce": {"args": [{"minion_id": "rs1,rs2\n"}]},
         },
     ),
@@ -158,7 +159,7 @@ def test_only_who_told_it_is_asked_and_the_runner_gets_a_name_alone(
 # A minion has connected
 
 STARTED = "salt/minion/rs1/start"
-REAPPLY = {"local.lvs.reapply": {"tgt": ["rs1"], "tgt_type": "list"}}
+REAPPLY = {"local.lvs.reapply": {"tgt": ["rs1"], "tgt_type": "list", **AUTOMATIC}}
 STARTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "a minion has connected": (
         STARTED,
@@ -169,12 +170,12 @@ STARTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "a star stands for itself": (
         "salt/minion/*/start",
         {"id": "*"},
-        {"local.lvs.reapply": {"tgt": ["*"], "tgt_type": "list"}},
+        {"local.lvs.reapply": {"tgt": ["*"], "tgt_type": "list", **AUTOMATIC}},
     ),
     "so does a comma": (
         "salt/minion/rs1,rs2/start",
         {"id": "rs1,rs2"},
-        {"local.lvs.reapply": {"tgt": ["rs1,rs2"], "tgt_type": "list"}},
+        {"local.lvs.reapply": {"tgt": ["rs1,rs2"], "tgt_type": "list", **AUTOMATIC}},
     ),
     "an id with a path in it": ("salt/minion/rs1/x/start", {"id": "rs1"}, NOTHING),
     "an id that is no text": ("salt/minion/['rs1']/start", {"id": ["rs1"]}, NOTHING),
@@ -303,7 +304,7 @@ def test_before_the_first_look_a_state_is_a_cause(reactor: salt.utils.reactor.Re
 HEALTH = "salt/beacon/lb1/real_server/change"
 DOWN = {"virtual_server": "web", "real_server": "rs1", "was": "up", "now": "down"}
 LB1 = {"tgt": ["lb1"], "tgt_type": "list"}
-REWEIGHT = {"local.lvs.reweight": {**LB1, "args": [{"virtual_server": "web"}]}}
+REWEIGHT = {"local.lvs.reweight": {**LB1, "args": [{"virtual_server": "web"}, {"automatic": True}]}}
 MANY = [{**DOWN, "virtual_server": f"web{number}"} for number in range(11)]
 FOUND: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "a real server is down": (HEALTH, {"id": "lb1", "acted": False, "changes": [DOWN]}, REWEIGHT),
@@ -322,7 +323,7 @@ FOUND: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "so many that all are asked for": (
         HEALTH,
         {"id": "lb1", "changes": MANY},
-        {"local.lvs.reweight": LB1},
+        {"local.lvs.reweight": {**LB1, **AUTOMATIC}},
     ),
     "it is told in another one's name": (HEALTH, {"id": "lb2", "changes": [DOWN]}, NOTHING),
     "a star stands for itself": (
@@ -332,7 +333,7 @@ FOUND: dict[str, tuple[str, Any, dict[str, Any]]] = {
             "local.lvs.reweight": {
                 "tgt": ["*"],
                 "tgt_type": "list",
-                "args": [{"virtual_server": "*"}],
+                "args": [{"virtual_server": "*"}, {"automatic": True}],
             }
         },
     ),
@@ -360,3 +361,26 @@ def test_each_virtual_server_is_asked_for(reactor: salt.utils.reactor.Reactor) -
     assert sorted(chunk["args"][0]["virtual_server"] for chunk in chunks) == sorted(
         one["virtual_server"] for one in MANY[:10]
     )
+
+
+# -------------------------------------------------------------------------------------------------
+# A VIP is held by one director again
+
+HELD = "lvs/vips/prod/held"
+ANNOUNCE_LB1 = {"runner.lvs.announce": {"args": [{"minion_id": "lb1"}]}}
+STANDINGS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "one holds it again": (HELD, {"holders": ["lb1"]}, ANNOUNCE_LB1),
+    "several hold it": ("lvs/vips/prod/split_brain", {"holders": ["lb1", "lb2"]}, NOTHING),
+    "several hold it, and it says otherwise": (HELD, {"holders": ["lb1", "lb2"]}, NOTHING),
+    "another tag": ("lvs/vips/prod/x/held", {"holders": ["lb1"]}, NOTHING),
+    "a name that is no text": (HELD, {"holders": [["lb1"]]}, NOTHING),
+    "no list": (HELD, {"holders": "lb1"}, NOTHING),
+    "no mapping": (HELD, ["lb1"], NOTHING),
+}
+
+
+@pytest.mark.parametrize(("tag", "data", "expected"), STANDINGS.values(), ids=STANDINGS.keys())
+def test_after_a_split_brain_the_holder_is_asked_to_announce(
+    reactor: salt.utils.reactor.Reactor, tag: str, data: Any, expected: dict[str, Any]
+) -> None:
+    assert asked(reactor, "split_brain.sls", tag, data) == expected

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
-from saltext.lvs import locking, realserver
+from saltext.lvs import budget, locking, realserver
 
 from tests.functional.conftest import Minion, MinionMaker, example
 
@@ -185,3 +185,15 @@ def test_a_look_that_finds_nothing_takes_milliseconds(rs1: Minion) -> None:
         took.append(time.perf_counter() - began)
     # Salt's own call is in it, and this machine may be busy: the best of them tells.
     assert min(took) < 0.05
+
+
+def test_what_a_reactor_has_put_back_often_enough_is_left_to_a_person(
+    rs1: Minion, machine: Machine
+) -> None:
+    for _ in range(budget.MOST["reapply"]):
+        assert rs1.call("lvs.reapply", splay=0, automatic=True)["needed"]
+    asked = len(machine.asked)
+    with pytest.raises(CommandExecutionError, match="left to a person now"):
+        rs1.call("lvs.reapply", splay=0, automatic=True)
+    assert len(machine.asked) == asked
+    assert rs1.call("lvs.reapply", splay=0)["needed"]

@@ -190,9 +190,13 @@ def book(master: dict[str, Any]) -> Path:
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(
     ("minion_id", "cluster", "directors"),
-    [("rs1", "prod", ["lb1", "lb2"]), ("staging-rs1", "staging", ["staging-lb1"])],
+    [
+        ("rs1", "prod", ["lb1", "lb2"]),
+        ("staging-rs1", "staging", ["staging-lb1"]),
+        ("lb1", "prod", ["lb1", "lb2"]),
+    ],
 )
-def test_the_directors_of_a_real_server_are_asked_by_their_ids(
+def test_the_directors_of_a_minions_cluster_are_asked_by_their_ids(
     master: dict[str, Any],
     published: Publisher,
     minion_id: str,
@@ -321,7 +325,6 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a mapping": ({"rs1": "rs1"}, NOT_ACCEPTED),
     "a minion that nobody knows": ("rs99", NOT_ACCEPTED),
     "a minion whose key is not accepted": ("staging-rs2", NOT_ACCEPTED),
-    "a director": ("lb1", "lb1 is no realserver of cluster prod: it plays director there"),
     "a virtualization host": (
         "kvm1",
         "kvm1 is no realserver of cluster prod: it plays hypervisor there",
@@ -342,7 +345,7 @@ def one_master(tmp_path_factory: pytest.TempPathFactory) -> salt.runner.RunnerCl
 
 
 @pytest.mark.parametrize(("minion_id", "why"), WRONG.values(), ids=WRONG.keys())
-def test_who_is_no_real_server_has_nobody_asked(
+def test_who_plays_no_such_part_has_nobody_asked(
     one_master: salt.runner.RunnerClient, published: Publisher, minion_id: Any, why: str
 ) -> None:
     assert one_master.functions["lvs.announce"](minion_id) == {"asked": [], "why": why}
@@ -354,7 +357,7 @@ def test_who_is_no_real_server_has_nobody_asked(
 
 
 @pytest.mark.usefixtures("keys", "published")
-def test_who_was_no_real_server_a_moment_ago_costs_no_second_look(
+def test_who_played_no_such_part_a_moment_ago_costs_no_second_look(
     master: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     announce(master, "kvm1")
@@ -365,7 +368,7 @@ def test_who_was_no_real_server_a_moment_ago_costs_no_second_look(
     monkeypatch.setattr(salt.pillar, "Pillar", looked)
     assert announce(master, "kvm1") == {
         "asked": [],
-        "why": "it was no real server when the last one asked, less than a minute ago",
+        "why": "it was no real server or director when the last one asked, less than a minute ago",
     }
     written = json.loads(book(master).read_text(encoding="utf-8"))
     assert list(written["strangers"]) == ["kvm1"]
@@ -611,6 +614,7 @@ def test_the_master_answers_what_the_shipped_configuration_says() -> None:
         "salt/beacon/*/keepalived_vrrp/state": ["salt://_reactors/vrrp_transition.sls"],
         "salt/beacon/*/real_server/change": ["salt://_reactors/real_server.sls"],
         "salt/minion/*/start": ["salt://_reactors/minion_start.sls"],
+        "lvs/vips/*/held": ["salt://_reactors/split_brain.sls"],
     }
     for files in bound.values():
         for name in files:

@@ -7,67 +7,46 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
-from collections.abc import Callable, Iterator
-from email.header import decode_header, make_header
-from email.message import Message
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.integration.highstate import Highstate
+from tests.integration import alerting
+from tests.integration.alerting import (
+    WITHIN_SECONDS,
+    mailed,
+    opened,
+    restart_the_master,
+    service,
+    states,
+    subject,
+    subjects,
+)
 from tests.lab import Lab
 from tests.lab.bus import Bus, fire
-from tests.lab.cluster import CHECKOUT, SaltCluster
-from tests.lab.errors import LabError
-from tests.lab.host import Host
-from tests.lab.lab import HOSTS, VIP
+from tests.lab.cluster import MINIONS, SaltCluster
+from tests.lab.lab import VIP
 from tests.lab.waiting import until
 
 # The first test waits for the cluster, which a busy machine makes slowly.
 pytestmark = pytest.mark.timeout(600)
 
-DIRECTORS = ("lb1", "lb2")
-MINIONS = (*DIRECTORS, "rs1", "rs2")
-PILLAR = "/srv/pillar/production/lvs.sls"
-FORWARD = "      forward: direct\n"
-CHECKED = f"{FORWARD}      check: {{interval: 1, connect_timeout: 2, hold: {{flaps: 0}}}}\n"
-SETTLE_SECONDS = 4
-RELAY = "    smtp_server: localhost\n"
-QUICK = f"""\
-{RELAY}    smtp_connect_timeout: 5
-    settle: {SETTLE_SECONDS}
-    fold: 3
-    flap_within: 20
-"""
 OUT = "[lvs prod] rs1:80 OUT of web "
-WITHIN_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab({name: HOSTS[name] for name in ("master", *MINIONS)}) as lab:
-        for name, place in (("master", "saltext-lvs"), ("alerts", "saltext-lvs-alerts")):
-            text = (CHECKOUT / "lvs" / "files" / f"{name}.conf").read_text(encoding="utf-8")
-            lab["master"].write(f"/etc/salt/master.d/{place}.conf", text)
+    with alerting.lab_of("master", *MINIONS) as lab:
         yield lab
 
 
 @pytest.fixture(scope="module")
 def cluster(lab: Lab) -> Iterator[SaltCluster]:
     """A cluster after its first highstate, of which nobody was told anything."""
-    with SaltCluster(lab, MINIONS) as cluster:
-        text = cluster.master.read(PILLAR).replace("advert_int: 3", "advert_int: 1")
-        text = text.replace(FORWARD, CHECKED).replace(RELAY, QUICK)
-        cluster.master.write(PILLAR, text)
-        failed = Highstate(cluster.highstate()).failed()
-        assert failed == {}
-        restart_the_master(cluster)
-        until(lambda: f" {VIP}/" in lab["lb1"].run(["ip", "-o", "address"]).stdout, "the VIP")
-        until(lambda: states(cluster) == {"rs1": "up", "rs2": "up"}, "both up", seconds=90)
-        # What was in trouble while all of it began is over.
-        until(lambda: opened(cluster) == [], "no incident", seconds=WITHIN_SECONDS)
-        time.sleep(SETTLE_SECONDS)
+    with alerting.cluster_in(lab) as cluster:
         yield cluster
 
 
@@ -77,54 +56,8 @@ def whole(cluster: SaltCluster) -> SaltCluster:
     service(cluster.master, "lab-mail", "start")
     for name in ("rs1", "rs2"):
         service(cluster.lab[name], "lab-web", "start")
-    until(lambda: opened(cluster) == [], "no incident", seconds=WITHIN_SECONDS)
-    time.sleep(21)
-    cluster.master.run(["sh", "-c", "rm -f /var/mail/lab/*.eml"])
+    alerting.begin_anew(cluster)
     return cluster
-
-
-def service(host: Host, name: str, action: str) -> None:
-    host.run(["service", name, action], check=True)
-
-
-def restart_the_master(cluster: SaltCluster) -> None:
-    service(cluster.master, "salt-master", "restart")
-    cluster.close()
-    until(cluster.master_listens, "the master to listen", seconds=120)
-    cluster.wait()
-
-
-def states(cluster: SaltCluster) -> dict[str, str]:
-    told = cluster.salt("lb1", "lvs.health", "web")["lb1"]
-    real_servers = told["virtual_servers"]["web"]["real_servers"]
-    return {name: one["state"] for name, one in real_servers.items()}
-
-
-def opened(cluster: SaltCluster) -> list[dict[str, Any]]:
-    found = cluster.salt_run("lvs.incidents")["open"]
-    assert isinstance(found, list)
-    return found
-
-
-def subject(mail: Message) -> str:
-    return str(make_header(decode_header(mail["Subject"].replace("\n", ""))))
-
-
-def subjects(cluster: SaltCluster) -> list[str]:
-    return [subject(mail) for mail in cluster.mails()]
-
-
-def mailed(cluster: SaltCluster, fits: Callable[[str], bool], what: str) -> Message:
-    """The mail whose subject fits; waited for."""
-
-    def found() -> Message | None:
-        return next((mail for mail in cluster.mails() if fits(subject(mail))), None)
-
-    try:
-        return until(found, what, seconds=WITHIN_SECONDS, pause=0.1)
-    except LabError as error:
-        told = cluster.salt_run("lvs.incidents"), cluster.salt_run("lvs.outbox")
-        raise LabError(f"{error}; there are {subjects(cluster)}; {told}") from error
 
 
 def test_a_dead_real_server_is_one_mail_and_its_return_another_in_its_thread(
@@ -162,21 +95,6 @@ def test_five_flaps_are_two_mails(whole: SaltCluster) -> None:
     assert len(whole.mails()) <= 2
 
 
-def test_what_minions_forge_is_told_to_nobody(whole: SaltCluster) -> None:
-    change = {"virtual_server": "web", "real_server": "rs1", "was": "up", "now": "down"}
-    nasty = {**change, "reason": "x\r\nBcc: evil@example.com", "real_server": "\0" * 1000}
-    forged: list[tuple[str, Any]] = []
-    for minion_id in ("lb1", "lb2", "rs1", "*", "nobody", "a\nb"):
-        for beacon in ("real_server", "keepalived_vrrp", "dummy"):
-            tag = f"salt/beacon/{minion_id}/{beacon}/change"
-            for changes in ([change], [nasty], "x", None):
-                content = {"id": minion_id, "changes": changes, "acted": False}
-                forged.append((tag, content))
-    fire(whole.lab["rs2"], forged)
-    time.sleep(15)
-    assert (opened(whole), whole.mails()) == ([], [])
-
-
 def test_while_the_relay_is_away_mail_waits_and_is_sent_once(whole: SaltCluster) -> None:
     service(whole.master, "lab-mail", "stop")
     service(whole.lab["rs1"], "lab-web", "stop")
@@ -192,7 +110,8 @@ def test_while_the_relay_is_away_mail_waits_and_is_sent_once(whole: SaltCluster)
     service(whole.master, "lab-mail", "start")
     mailed(whole, lambda it: it.startswith(OUT), "the mail that waited")
     time.sleep(8)
-    assert [it.startswith(OUT) for it in subjects(whole)] == [True]
+    (only,) = subjects(whole)
+    assert only.startswith(OUT)
     assert whole.salt_run("lvs.outbox")["waiting"] == []
 
 
@@ -227,3 +146,146 @@ def test_a_director_that_is_gone_is_told_once_and_its_return(whole: SaltCluster)
     mailed(whole, lambda it: "director lb2 answers again" in it, "a mail that it is back")
     assert len(whole.mails()) == 2
     assert json.dumps(whole.salt_run("lvs.incidents"))
+
+
+# --------------------------------------------------------------------------------------------------
+# A minion with an accepted key that somebody else has: rs2
+
+CHANGE = {"virtual_server": "web", "real_server": "rs1", "was": "up", "now": "down"}
+LOST = {"interface": "dummy0", "address": VIP, "was": "held", "now": "lost"}
+TOUCH = "touch /tmp/forged"
+TEXTS: dict[str, Any] = {
+    "a line's end": f"rs1\r\nBcc: evil@example.com\n- cmd.run: {TOUCH}",
+    "a NUL and a DEL": "rs1\0\x7f",
+    "Jinja": f"{{{{ salt['cmd.run']('{TOUCH}') }}}}",
+    "a shell": f"$({TOUCH}); `{TOUCH}`",
+    "another direction": "\u202ersr\u2066\ud83d\ude00",
+    "a star": "*",
+    "a list": ["rs1", "lb1"],
+    "a number": 10**400,
+    "a mapping": {"rs1": {"rs1": "rs1"}},
+    "nothing": None,
+}
+NAMES = ("lb1", "rs1", "*", "lb?", "lb1,lb2", "G@os:Debian", "../lb1", "lb1\n", "", "r" * 3000)
+
+
+def deep(levels: int) -> Any:
+    found: Any = "x"
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
+def forged_events() -> list[tuple[str, Any]]:
+    """Events as a minion may make them: of any tag and content."""
+    found: list[tuple[str, Any]] = []
+    for beacon in ("real_server", "keepalived_vrrp", "dummy"):
+        for name in NAMES:
+            tag = f"salt/beacon/{name}/{beacon}/change"
+            found += [(tag, {"id": name, "acted": False, "changes": [CHANGE, LOST]})]
+            found += [(tag, {"id": "rs1", "changes": [CHANGE]})]
+        tag = f"salt/beacon/lb1/{beacon}/change"
+        for text in TEXTS.values():
+            nasty = {**CHANGE, **LOST, "virtual_server": text, "real_server": text, "reason": text}
+            found += [(tag, {"id": text, "changes": [nasty]})]
+            for acted in (True, False):
+                content = {"id": "lb1", "cluster": text, "seq": text, "at": text, "acted": acted}
+                found += [(tag, {**content, "changes": [nasty, text]})]
+        found += [(tag, {"id": "lb1", "changes": deep(60)}), (tag, {"id": "lb1", "changes": []})]
+        found += [(tag, ["lb1"]), (tag, "lb1"), (tag, {"id": "lb1", "changes": "x" * 100_000})]
+        found += [(tag, {"id": "lb1", "seq": seq, "changes": [CHANGE]}) for seq in (9, 1, 9, -1)]
+    for kind in ("opened", "closed"):
+        told = {"incident": {"id": "x", "cluster": "prod"}, "kind": kind}
+        found += [(f"lvs/incident/prod/{kind}", told)]
+    found += [("lvs/vips/prod/held", {"holders": [one]}) for one in TEXTS.values()]
+    found += [("salt/job/20270101000000000000/ret/lb1", returned(one)) for one in TEXTS.values()]
+    return found
+
+
+def returned(answer: Any) -> dict[str, Any]:
+    given = [{"automatic": True}]
+    return {"fun": "lvs.reweight", "id": "lb1", "return": answer, "fun_args": given}
+
+
+# What they may cause at most: that somebody looks.
+LOOKS = {
+    *("lvs.report", "dummy.repair", "lvs.reweight", "lvs.reapply", "keepalived.send_garp"),
+    *("test.ping", "saltutil.find_job"),
+}
+
+
+def weights(cluster: SaltCluster) -> dict[str, str]:
+    names = ("lb1", "lb2")
+    return {name: cluster.lab[name].run(["ipvsadm", "-Sn"]).stdout for name in names}
+
+
+def test_what_a_minion_forges_changes_nothing_and_tells_nobody(whole: SaltCluster) -> None:
+    before = weights(whole)
+    with Bus(whole.master) as bus:
+        events = forged_events()
+        fire(whole.lab["rs2"], [*events, ("forged/last", {})], per_second=30)
+        until(lambda: any(it.tag == "forged/last" for it in bus.events), "all of them", seconds=90)
+        time.sleep(20)
+        whole.wait()
+    jobs = bus.jobs()
+    assert {name for job in jobs for name in job["minions"]} <= set(MINIONS)
+    # None is a list: state.apply fails on a minion that is running such a job.
+    assert {str(job["fun"]) for job in jobs} <= LOOKS
+    assert weights(whole) == before
+    assert (opened(whole), whole.mails()) == ([], [])
+    for host in (whole.master, *(whole.lab[name] for name in MINIONS)):
+        assert not host.exists("/tmp/forged")
+
+
+def test_a_field_of_ten_megabytes_stops_nothing(whole: SaltCluster) -> None:
+    large = {"id": "lb1", "changes": [{**CHANGE, "reason": "x" * 10_000_000}]}
+    fire(whole.lab["rs2"], [("salt/beacon/lb1/real_server/change", large)])
+    whole.wait()
+    service(whole.lab["rs1"], "lab-web", "stop")
+    mailed(whole, lambda it: it.startswith(OUT), "a mail that it is out")
+
+
+def test_amid_a_flood_of_forged_events_a_true_alert_is_mailed(
+    whole: SaltCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = ("real_server", "dummy", "keepalived_vrrp")
+    ids = ("lb1", "rs2", "lb2", "nobody", "rs1")
+    events = [
+        (f"salt/beacon/{name}/{kind}/change", {"id": name, "acted": True, "changes": [CHANGE]})
+        for name, kind in zip(ids * 600, kinds * 1000, strict=True)
+    ]
+    flood = threading.Thread(
+        target=fire, args=(whole.lab["rs2"], events), kwargs={"per_second": 50}
+    )
+    with Bus(whole.master) as bus:
+        flood.start()
+        until(lambda: len(bus.events) > 500, "the flood", seconds=60)
+        began = len(bus.events)
+        service(whole.lab["rs1"], "lab-web", "stop")
+        stopped = time.time()
+        mailed(whole, lambda it: it.startswith(OUT), "a mail that it is out")
+        late, heard = time.time() - stopped, len(bus.events) - began
+        assert flood.is_alive()
+        flood.join()
+    with capsys.disabled():
+        print(f" [{late:.1f} s after it died, and {heard} events]", end="", flush=True)
+    # It has to be seen by the checks first, which takes two of them and their time-out.
+    assert late <= 10 + 3
+    time.sleep(5)
+    assert [it.startswith(OUT) for it in subjects(whole)] == [True]
+
+
+def test_what_was_done_automatically_is_told_and_kept(whole: SaltCluster) -> None:
+    with Bus(whole.master) as bus:
+        service(whole.lab["rs1"], "lab-web", "stop")
+        mailed(whole, lambda it: it.startswith(OUT), "a mail that it is out")
+        event = until(
+            lambda: next((it for it in bus.events if it.tag == "lvs/remediation/prod/lb1"), None),
+            "an event of the director's weights",
+            seconds=WITHIN_SECONDS,
+        )
+    assert event.data["result"].startswith("changed: weight of rs1 in web from ")
+    (incident,) = opened(whole)
+    assert event.data["incident"] == incident["id"]
+    told = whole.salt_run("lvs.incidents", incident["id"])["actions"]
+    assert any("lb1: the minion itself" in one for one in told)

@@ -167,7 +167,6 @@ FORGED: dict[str, tuple[str, Any]] = {
     "YAML": change("rs1\n- tgt: '*'"),
     "a minion that nobody knows": change("rs99"),
     "a minion whose key is not there": change("rs2"),
-    "a director": change("lb1"),
     "a very long name": change("r" * 3000),
     "nobody": change(""),
     "another one's name in the content": (TAG, quiet("lb1")),

@@ -82,16 +82,22 @@ def _is_job(tag: str) -> bool:
     return tag.startswith("salt/job/") and tag.endswith("/new")
 
 
-def fire(minion: Host, events: Sequence[tuple[str, Any]]) -> None:
-    """Have a minion tell its master events, tag and content each, as its beacons do."""
+def fire(minion: Host, events: Sequence[tuple[str, Any]], per_second: float = 0) -> None:
+    """Have a minion tell its master events, tag and content each, as its beacons do.
+
+    per_second
+        So many within a second; 0 for as fast as it can.
+    """
     lines = "".join(json.dumps(event) + "\n" for event in events)
-    minion.run(_command(minion, "fire"), check=True, input=lines, timeout=120)
+    seconds = len(events) / per_second if per_second else 0
+    command = _command(minion, "fire", str(per_second))
+    minion.run(command, check=True, input=lines, timeout=120 + seconds)
 
 
-def _command(host: Host, action: str) -> list[str]:
+def _command(host: Host, *action: str) -> list[str]:
     program = host.run(["readlink", "-f", "/usr/local/bin/salt-call"], check=True).stdout.strip()
     # Isolated: modules beside this program are not Salt's to import.
-    return [str(Path(program).parent / "python"), "-I", str(Path(__file__).resolve()), action]
+    return [str(Path(program).parent / "python"), "-I", str(Path(__file__).resolve()), *action]
 
 
 # From here on: inside the host.
@@ -115,8 +121,12 @@ def _fire() -> None:
     import salt.utils.event
 
     opts = salt.config.minion_config("/etc/salt/minion")
+    per_second = float(sys.argv[2])
     with salt.utils.event.get_event("minion", opts=opts, listen=False) as bus:
-        for line in sys.stdin:
+        began = time.monotonic()
+        for number, line in enumerate(sys.stdin):
+            if per_second:
+                time.sleep(max(0.0, began + number / per_second - time.monotonic()))
             tag, data = json.loads(line)
             returned = {"tag": tag, "data": data, "beacon_name": "dummy"}
             bus.fire_event({"beacons": [returned]}, "__beacons_return")

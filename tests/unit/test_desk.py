@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from saltext.lvs import desk, posting, senders
 from saltext.lvs.desk import Desk, Hint
 from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.incidents import Letter
-from saltext.lvs.journal import Journal
+from saltext.lvs.journal import Action, Journal
 from saltext.lvs.model import Cluster
 from saltext.lvs.outbox import Delivery, Outbox, Parcel
 
@@ -42,13 +43,13 @@ class World:
         return self.cluster if minion_id in ("lb1", "lb2", "rs1", "rs2") else None
 
     def ask(
-        self, wanted: Mapping[str, Sequence[str]], silent: Iterable[str]
+        self, minion_ids: Iterable[str], silent: Iterable[str]
     ) -> Mapping[str, Mapping[str, Any]]:
-        self.asked.append(sorted(wanted))
+        self.asked.append(sorted(minion_ids))
         self.silent.append(sorted(silent))
         if self.fails is not None:
             raise self.fails
-        return {name: self.answers[name] for name in wanted if name in self.answers}
+        return {name: self.answers[name] for name in minion_ids if name in self.answers}
 
     def fire(self, tag: str, data: Mapping[str, Any]) -> None:
         self.fired.append((tag, data))
@@ -70,7 +71,7 @@ def post(letter: Letter, _: Cluster) -> list[Parcel]:
 
 @pytest.fixture
 def at_desk(world: World, book: Journal, tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(book, world, post, str(tmp_path / "known"), lambda: None)
+    made = Desk(book, world, post, str(tmp_path / "known"), lambda: None, posting.remediation)
     made.start()
     yield made
     made.stop()
@@ -189,6 +190,28 @@ def test_who_was_silent_is_not_waited_for_the_next_time(at_desk: Desk, world: Wo
     assert world.silent[:2] == [[], ["lb2"]]
 
 
+def test_a_master_that_has_begun_gives_minions_time_to_find_it(
+    at_desk: Desk, world: World, book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = ["director lb2 does not answer"]
+    monkeypatch.setattr(desk, "RECONNECT_SECONDS", 2.0)
+    missing = world.answers.pop("lb2")
+    began = time.monotonic()
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: len(world.asked) > 1)
+    assert titles(book) == []
+    until(lambda: titles(book) == gone)
+    assert time.monotonic() - began > 2
+    world.answers["lb2"] = missing
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: titles(book) == [])
+    # It had found it, so this is another matter.
+    monkeypatch.setattr(desk, "RECONNECT_SECONDS", 60.0)
+    del world.answers["lb2"]
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: titles(book) == gone)
+
+
 def test_after_a_restart_it_looks_by_itself(
     at_desk: Desk, world: World, book: Journal, tmp_path: Path
 ) -> None:
@@ -197,7 +220,7 @@ def test_after_a_restart_it_looks_by_itself(
     until(lambda: titles(book))
     at_desk.stop()
     world.answers["lb1"]["lvs.health"] = health()
-    again = Desk(book, world, post, str(tmp_path / "known"), lambda: None)
+    again = Desk(book, world, post, str(tmp_path / "known"), lambda: None, posting.remediation)
     again.start()
     until(lambda: titles(book) == [])
     again.stop()
@@ -225,6 +248,45 @@ def test_a_broken_book_is_put_aside_and_a_new_one_begun(
     until(lambda: list(tmp_path.glob("*.broken-*")))
     at_desk.hint(Hint("lb1", news=True))
     until(lambda: titles(Journal(book.path)))
+
+
+ACTION = Action(1.0, "", "rs1", "dummy", "the minion itself", "why", "changed: all", changed=True)
+
+
+def test_what_was_done_automatically_is_noted_with_the_incident_and_told(
+    at_desk: Desk, world: World, book: Journal
+) -> None:
+    lost = {"ok": False, "findings": ["no VIP"], "lacking": [VIP]}
+    world.answers["rs1"]["dummy.check"] = lost
+    at_desk.hint(Hint("rs1", news=True))
+    until(lambda: titles(book))
+    at_desk.claim(ACTION)
+    (noted,) = until(lambda: book.actions(10))
+    (incident,) = book.open_incidents("prod")
+    assert (noted.cluster, noted.incident, noted.result) == ("prod", incident.id, "changed: all")
+    told = Outbox(book).pending(10)[-1]
+    assert told.address == {"tag": "lvs/remediation/prod/rs1"}
+    assert json.loads(posting.remediation(noted).body)["result"] == "changed: all"
+
+
+def test_what_somebody_unknown_claims_is_not_noted(at_desk: Desk, book: Journal) -> None:
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: at_desk.world.asked)  # type: ignore[attr-defined]
+    at_desk.claim(replace(ACTION, minion="nobody"))
+    at_desk.claim(replace(ACTION, minion="lb2"))
+    (noted,) = until(lambda: book.actions(10))
+    assert (noted.minion, noted.incident) == ("lb2", "")
+
+
+def test_while_the_book_is_broken_what_was_done_is_kept(
+    at_desk: Desk, book: Journal, tmp_path: Path
+) -> None:
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: at_desk.world.asked)  # type: ignore[attr-defined]
+    Path(book.path).write_bytes(b"nothing that is a book" * 500)
+    at_desk.claim(ACTION)
+    until(lambda: list(tmp_path.glob("*.broken-*")))
+    until(lambda: Journal(book.path).actions(10), 15)
 
 
 def test_what_a_cluster_is_called() -> None:

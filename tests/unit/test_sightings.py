@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from saltext.lvs import model, sightings
 from saltext.lvs.incidents import Look, Severity, Standing, Subject
 from saltext.lvs.sightings import Answers
+from saltext.lvs.verdicts import Verdict
 
 VIP = "10.10.10.10"
 CLUSTER = model.from_pillar(
@@ -77,6 +78,7 @@ def status(state: str = "MASTER", held: tuple[str, ...] = (VIP,), **more: Any) -
     return {"running": True, "hanging": False, "vrrp_instances": {"VI_1": instance}, **more}
 
 
+SERVICE_DOWN = str(Verdict(False, f"nothing listens on TCP {VIP}:80", "start the service on it"))
 BACKUP = status("BACKUP", ())
 
 
@@ -216,6 +218,16 @@ SERVERS = ["rs1:80 OUT of web", "rs2:80 OUT of web", "db9:80 OUT of web"]
             {"rs1": {"ok": False, "findings": ["arp_ignore is 0"], "lacking": []}},
             ["rs1 is not right for its VIP"],
             id="a real server that answers ARP",
+        ),
+        pytest.param(
+            {"rs1": {"ok": False, "findings": [SERVICE_DOWN], "lacking": []}},
+            [],
+            id="a real server whose service is down, which checks tell",
+        ),
+        pytest.param(
+            {"rs1": {"ok": False, "findings": [SERVICE_DOWN, "arp_ignore is 0"], "lacking": []}},
+            ["rs1 is not right for its VIP"],
+            id="a real server whose service is down, and that answers ARP",
         ),
         pytest.param(
             {"db9": {"ok": False, "findings": ["forged"], "lacking": [VIP]}},

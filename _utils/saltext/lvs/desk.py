@@ -12,6 +12,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 from saltext.lvs import files, folding, sightings
 from saltext.lvs.errors import LvsError
 from saltext.lvs.incidents import Incident, Letter, Look, Standing, Subject
-from saltext.lvs.journal import Journal, JournalError, Unreadable
+from saltext.lvs.journal import Action, Journal, JournalError, Unreadable
 from saltext.lvs.model import Cluster
 from saltext.lvs.outbox import Parcel
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # Between two looks that hints cause: the first follows at once, and where hints go on and on
 # without anything new to be seen, each later one comes after twice the time.
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 4.0
 # A look without a hint: where there is trouble, and where there is none.
 TROUBLED_SECONDS, WELL_SECONDS = 30.0, 300.0
 # What machines repeat every half a minute causes a look where none was made for so long.
@@ -36,18 +37,23 @@ REPEATED_SECONDS = 60.0
 PILLAR_SECONDS = 60.0
 # For a machine's answer, and for one that was silent the last time once all others have answered.
 ANSWER_SECONDS, SILENT_SECONDS = 10.0, 1.0
+# For minions to find a master again that was away.
+RECONNECT_SECONDS = 60.0
 # Real servers that are asked at one look; the others have their turn at the next one.
 MOST_CHECKS = 50
 # Who claims to be somebody is looked up so often.
 STRANGER_SECONDS = 60.0
 MOST_STRANGERS = 10_000
 MOST_CLUSTERS = 100
+# What minions say that they have done, and is not written down yet; and how long that may take.
+MOST_CLAIMS, CLAIM_SECONDS = 500, 1.0
 COMPLAIN_SECONDS = 60.0
 # Between two turns, whatever a clock does.
 LEAST_SECONDS = 0.02
 
-OF_DIRECTORS = ("lvs.health", "keepalived.status")
-OF_REAL_SERVERS = ("dummy.check",)
+# What minions are asked. One function: while a job of several runs, state.apply fails, as Salt's
+# saltutil.is_running takes a function's name for text.
+REPORT = "lvs.report"
 
 
 class World(Protocol):
@@ -59,10 +65,10 @@ class World(Protocol):
         """
 
     def ask(
-        self, wanted: Mapping[str, Sequence[str]], silent: Iterable[str]
+        self, minion_ids: Iterable[str], silent: Iterable[str]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """What minions answer to functions, each asked by a job of its own, so that none of them
-        can answer for another one.
+        """What minions answer to ``lvs.report``, each asked by a job of its own, so that none of
+        them can answer for another one.
 
         silent
             Of whom the last look had no answer: they are waited for only while others are.
@@ -111,12 +117,22 @@ class Desk:
 
     sends
         Called when something waits to be sent.
+
+    tell
+        Makes of what was done automatically the event that tells it.
     """
 
     def __init__(
-        self, journal: Journal, world: World, post: Post, known: str, sends: Callable[[], None]
+        self,
+        journal: Journal,
+        world: World,
+        post: Post,
+        known: str,
+        sends: Callable[[], None],
+        tell: Callable[[Action], Parcel],
     ) -> None:
         self.journal, self.world, self.post, self.sends = journal, world, post, sends
+        self.tell = tell
         self._known_file = known
         self._clusters: dict[str, _Watched] = {}
         self._of: dict[str, str] = {}
@@ -153,6 +169,14 @@ class Desk:
                     hint.minion_id, False
                 )
                 self._wakes.notify_all()
+
+    def claim(self, action: Action) -> None:
+        """Take what a minion says that it has put right; of one that is not known, nothing is
+        noted.
+        """
+        watched = self._clusters.get(self._of.get(action.minion, ""))
+        if watched is not None:
+            watched.claim(action)
 
     # ----------------------------------------------------------------------------------------------
 
@@ -219,12 +243,16 @@ class _Watched:
         self._servers: dict[str, None] = {}
         self._doubted: dict[Subject, float] = {}
         self._silent: frozenset[str] = frozenset()
+        # Who has answered since the master began.
+        self._met: set[str] = set()
         self._standings: tuple[Standing, ...] = ()
         self._looked_at = -REPEATED_SECONDS
         self._pause = FIRST_PAUSE_SECONDS
         self._due: float | None = None
         self._troubled = True
         self._complained = -COMPLAIN_SECONDS
+        self._claims: deque[Action] = deque(maxlen=MOST_CLAIMS)
+        self._claims_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"lvs {self.name}", daemon=True)
 
     def start(self) -> None:
@@ -245,6 +273,14 @@ class _Watched:
                 self._servers[hint.minion_id] = None
             self._wakes.notify_all()
 
+    def claim(self, action: Action) -> None:
+        with self._wakes:
+            if not self._claims:
+                # What the look finds that it causes is written down before.
+                self._claims_at = time.monotonic() + CLAIM_SECONDS
+            self._claims.append(action)
+            self._wakes.notify_all()
+
     def _run(self) -> None:
         while True:
             with self._wakes:
@@ -253,7 +289,11 @@ class _Watched:
                 if self._over:
                     return
             try:
-                self._turn()
+                if self._looks_at() <= time.monotonic():
+                    self._look_now()
+                elif self._is_due():
+                    self._tick()
+                self._note_claims()
             except JournalError as error:
                 self._complain(str(error), error)
             except Exception as error:
@@ -266,7 +306,12 @@ class _Watched:
         ends = [self._looks_at() - time.monotonic()]
         if self._due is not None:
             ends.append(self._due - time.time())
+        if self._claims:
+            ends.append(self._claims_at - time.monotonic())
         return min(ends)
+
+    def _is_due(self) -> bool:
+        return self._due is not None and self._due <= time.time()
 
     def _looks_at(self) -> float:
         every = TROUBLED_SECONDS if self._troubled else WELL_SECONDS
@@ -276,10 +321,33 @@ class _Watched:
             every = min(every, REPEATED_SECONDS)
         return self._looked_at + every
 
-    def _turn(self) -> None:
-        if self._looks_at() > time.monotonic():
-            self._step(lambda book: folding.tick(book, time.time(), self._rules, self._standings))
+    def _tick(self) -> None:
+        self._step(lambda book: folding.tick(book, time.time(), self._rules, self._standings))
+
+    def _note_claims(self) -> None:
+        """Write down what minions say that they have done, and have it told as events."""
+        with self._wakes:
+            claims, self._claims = list(self._claims), deque(maxlen=MOST_CLAIMS)
+        if not claims:
             return
+        try:
+            self._write_claims(claims)
+        except JournalError:
+            with self._wakes:
+                self._claims.extendleft(reversed(claims))
+                self._claims_at = time.monotonic() + LONGEST_PAUSE_SECONDS
+            raise
+        self.desk.sends()
+
+    def _write_claims(self, claims: Iterable[Action]) -> None:
+        book = self.desk.journal.open_incidents(self.name)
+        with self.desk.journal.writing() as pen:
+            for claim in claims:
+                noted = replace(claim, cluster=self.name, incident=_concerned(claim, book))
+                pen.act(noted)
+                pen.queue(self.desk.tell(noted))
+
+    def _look_now(self) -> None:
         with self._wakes:
             hinted, self._news, self._repeated = self._news, False, False
             servers = list(self._servers)[:MOST_CHECKS]
@@ -330,36 +398,37 @@ class _Watched:
 
     def _look(self, servers: Iterable[str]) -> Look:
         cluster, at = self.cluster, time.time()
-        wanted = dict.fromkeys(cluster.directors, OF_DIRECTORS) | {
-            name: OF_REAL_SERVERS for name in servers if name in cluster.real_servers
-        }
-        found = self.desk.world.ask(wanted, self._silent)
-        self._silent = frozenset(wanted) - set(found)
-        by_function = {
-            function: {
-                name: found[name].get(function) if name in found else None
-                for name, functions in wanted.items()
-                if function in functions
-            }
-            for function in (*OF_DIRECTORS, *OF_REAL_SERVERS)
-        }
+        asked = {*cluster.directors, *(one for one in servers if one in cluster.real_servers)}
+        found = self.desk.world.ask(asked, self._silent)
+        self._silent = frozenset(asked) - set(found)
+        self._met |= set(found)
+
+        def told(function: str, by: Iterable[str]) -> dict[str, Any]:
+            return {name: found[name].get(function) if name in found else None for name in by}
+
+        directors, real_servers = cluster.directors, asked & set(cluster.real_servers)
         answers = sightings.Answers(
-            by_function["lvs.health"], by_function["keepalived.status"], by_function["dummy.check"]
+            told("lvs.health", directors),
+            told("keepalived.status", directors),
+            told("dummy.check", real_servers),
         )
         return replace(sightings.look(cluster, answers, at), cluster=self.name)
 
     def _patient(self, look: Look) -> Look:
-        """A look without what may be a fail-over that is not over yet."""
+        """A look without what may be a fail-over that is not over yet, or a minion that has not
+        found the master again yet.
+        """
         now = time.monotonic()
-        young = {
-            one.subject: self._doubted.get(one.subject, now)
+        unmet = {sightings.answering(one) for one in self.cluster.directors if one not in self._met}
+        patience = {
+            one.subject: RECONNECT_SECONDS
+            if one.subject in unmet
+            else sightings.patience(self.cluster, one.subject)
             for one in look.bad
-            if one.subject.group == sightings.VIPS
         }
+        since = {subject: self._doubted.get(subject, now) for subject in patience}
         self._doubted = {
-            subject: since
-            for subject, since in young.items()
-            if now - since < sightings.patience(self.cluster, subject)
+            subject: began for subject, began in since.items() if now - began < patience[subject]
         }
         # What is known to be in trouble stays so, with what it is now.
         known = {part.trouble.subject for incident in self._book() for part in incident.lasting}
@@ -409,6 +478,16 @@ class _Watched:
         self.desk.world.fire(
             f"lvs/alerts/{self.name}/trouble", {"cluster": self.name, "reason": why}
         )
+
+
+def _concerned(claim: Action, book: Iterable[Incident]) -> str:
+    """The id of the incident to which something belongs that a minion has done."""
+    for incident in book:
+        for part in incident.parts:
+            place = sightings.real_server_of(part.trouble.subject)
+            if claim.minion in (place, *part.trouble.told_by):
+                return incident.id
+    return ""
 
 
 def _new_id() -> str:

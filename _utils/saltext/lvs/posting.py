@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from saltext.lvs import incidents, mails, relays, webhooks
@@ -18,6 +18,7 @@ from saltext.lvs.alertwords import AlertsBy, email, zone_of
 from saltext.lvs.desk import title
 from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.incidents import Letter
+from saltext.lvs.journal import Action
 from saltext.lvs.model import Cluster
 from saltext.lvs.outbox import Delivery, Parcel, Way
 from saltext.lvs.reading import Section, as_name
@@ -167,6 +168,20 @@ def _event(letter: Letter, cluster: Cluster, document: bytes) -> Parcel:
         body=document,
         incident=letter.incident.id,
         queued_at=letter.at,
+    )
+
+
+def remediation(action: Action) -> Parcel:
+    """What is told of something that was put right automatically: an event alone."""
+    told = {field.name: getattr(action, field.name) for field in fields(Action)}
+    told.pop("id")
+    return Parcel(
+        lane="event",
+        way="event",
+        address={"tag": f"lvs/remediation/{action.cluster}/{action.minion}"},
+        body=json.dumps(told).encode("ascii"),
+        incident=action.incident,
+        queued_at=action.at,
     )
 
 

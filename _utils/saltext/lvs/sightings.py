@@ -7,6 +7,7 @@ one says of itself. What nobody could judge is neither well nor in trouble.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,9 @@ from saltext.lvs.model import Cluster, ManagedBy, VirtualServerConfig
 SERVERS, VIPS = "servers", "vips"
 # An answer's own words, in a mail.
 MOST_WORDS = 200
+# A service that does not run is what directors' checks find, and tell as a real server that is out
+# (the words are those of saltext.lvs.verdicts).
+_SERVICE_DOWN = re.compile(r"nothing listens on \S+ \S+: start the service on it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,11 @@ def known(cluster: Cluster) -> Iterator[Subject]:
 
 
 ANSWER, KEEPALIVED, WATCH, REACH = "answer", "keepalived", "watch", "reach"
+
+
+def answering(director: str) -> Subject:
+    """That a director answers."""
+    return _director(director, ANSWER)
 
 
 def _director(name: str, what: str) -> Subject:
@@ -363,7 +372,7 @@ def _directors(judged: _Judged) -> Iterator[Trouble]:
 
 
 def _watching(judged: _Judged, name: str, answer: Any) -> Iterator[Trouble]:
-    subject = _director(name, ANSWER)
+    subject = answering(name)
     if answer is None:
         yield Trouble(
             subject,
@@ -465,7 +474,8 @@ def _real_servers(judged: _Judged) -> Iterator[Trouble]:
         if server is None or not server.minion or not isinstance(answer, Mapping):
             continue
         subject = _place(name)
-        findings = [_text(item) for item in _list(answer.get("findings"))]
+        said = [_text(item) for item in _list(answer.get("findings"))]
+        findings = [one for one in said if not _SERVICE_DOWN.fullmatch(one)]
         if answer.get("ok") is True or not findings:
             judged.good.add(subject)
             continue

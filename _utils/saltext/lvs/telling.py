@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from typing import Any
 
 from saltext.lvs.incidents import Incident, Part
+from saltext.lvs.journal import Action
 from saltext.lvs.mails import clean, duration
 from saltext.lvs.outbox import Parcel, Queue
 
@@ -29,8 +31,12 @@ def short(incident: Incident) -> dict[str, Any]:
     }
 
 
-def in_full(incident: Incident) -> dict[str, Any]:
-    """All that is known of an incident."""
+def in_full(incident: Incident, actions: Iterable[Action] = ()) -> dict[str, Any]:
+    """All that is known of an incident.
+
+    actions
+        What was done automatically.
+    """
     end = incident.closed
     return {
         **short(incident),
@@ -39,7 +45,13 @@ def in_full(incident: Incident) -> dict[str, Any]:
         "course": [f"{time_of(one.at)} {clean(one.text)}" for one in incident.moments],
         "omitted": incident.omitted,
         "letters": [f"{time_of(one.at)} {one.kind.value}" for one in incident.told],
+        "actions": [_action(one) for one in sorted(actions, key=lambda one: one.at)],
     }
+
+
+def _action(action: Action) -> str:
+    who = f"{clean(action.minion)}: {clean(action.what)}"
+    return f"{time_of(action.at)} {who} ({clean(action.cause)}): {clean(action.result)}"
 
 
 def _words(part: Part) -> str:
