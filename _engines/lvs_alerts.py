@@ -137,7 +137,7 @@ class World:
         checked = salt.utils.minions.CkMinions(self.opts).check_minions([minion_id], "list")
         return minion_id in checked["minions"]
 
-    def ask(self, minion_ids, silent):
+    def ask(self, minion_ids, others):
         """
         What minions answer, each asked by a job of its own: who gets no job's id cannot answer it.
         """
@@ -147,8 +147,8 @@ class World:
                 pending = dict(self._asked(client, minion_ids))
             end = time.monotonic() + desk.ANSWER_SECONDS
             while pending and (left := end - time.monotonic()) > 0:
-                if set(pending.values()) <= set(silent):
-                    end, silent = min(end, time.monotonic() + desk.SILENT_SECONDS), ()
+                if set(pending.values()) <= set(others):
+                    end, others = min(end, time.monotonic() + desk.OTHERS_SECONDS), ()
                 event = bus.get_event(
                     wait=min(left, PAUSE_SECONDS),
                     tag="salt/job/",

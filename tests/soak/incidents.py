@@ -40,6 +40,7 @@ done
 REACTOR = "pkill -KILL -f 'salt-master.*[Rr]eact'"
 MASTER, RELAY = "pkill -KILL -f salt-master", "pkill -KILL -f smtpd.py"
 MINION = "pkill -KILL -f salt-minion"
+FULL = {"rs1": 50, "rs2": 50}
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,10 @@ class Incidents:
             alerting.wait_for_the_master(self.cluster)
             self._wait(lambda: self._book()["waiting"] == 0, "mail waits to be sent")
             self._wait(self._is_well, "incidents are not over")
-            for name in ("lb1", "lb2"):
-                self._wait(
-                    lambda: self._weights(name) == {"rs1": 50, "rs2": 50}, f"{name}: weights"
-                )  # noqa: B023
+            self._wait(
+                lambda: all(self._weights(name) == FULL for name in ("lb1", "lb2")),
+                "weights are not what they should be",
+            )
             time.sleep(10)
             self._wait(lambda: self._book()["waiting"] == 0, "mail waits to be sent")
         except LabError as error:

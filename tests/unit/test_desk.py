@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class World:
         self.cluster = CLUSTER
         self.looked_up: list[str] = []
         self.asked: list[list[str]] = []
-        self.silent: list[list[str]] = []
+        self.others: list[list[str]] = []
         self.fired: list[tuple[str, Any]] = []
         self.fails: Exception | None = None
 
@@ -43,10 +43,10 @@ class World:
         return self.cluster if minion_id in ("lb1", "lb2", "rs1", "rs2") else None
 
     def ask(
-        self, minion_ids: Iterable[str], silent: Iterable[str]
+        self, minion_ids: Sequence[str], others: Collection[str]
     ) -> Mapping[str, Mapping[str, Any]]:
-        self.asked.append(sorted(minion_ids))
-        self.silent.append(sorted(silent))
+        self.asked.append(list(minion_ids))
+        self.others.append(sorted(others))
         if self.fails is not None:
             raise self.fails
         return {name: self.answers[name] for name in minion_ids if name in self.answers}
@@ -187,7 +187,20 @@ def test_who_was_silent_is_not_waited_for_the_next_time(at_desk: Desk, world: Wo
     until(lambda: world.asked)
     at_desk.hint(Hint("lb1", news=True))
     until(lambda: len(world.asked) > 1)
-    assert world.silent[:2] == [[], ["lb2"]]
+    assert world.others[:2] == [[], ["lb2"]]
+
+
+def test_no_real_server_can_hold_up_a_look_and_one_that_was_silent_is_asked_once_more(
+    at_desk: Desk, world: World
+) -> None:
+    del world.answers["rs1"]
+    at_desk.hint(Hint("rs1", news=True))
+    until(lambda: world.asked)
+    for looks in (2, 3):
+        at_desk.hint(Hint("lb1", news=True))
+        until(lambda: len(world.asked) == looks)  # noqa: B023
+    assert world.asked == [["lb1", "lb2", "rs1"], ["lb1", "lb2", "rs1"], ["lb1", "lb2"]]
+    assert world.others[0] == ["rs1"]
 
 
 def test_a_master_that_has_begun_gives_minions_time_to_find_it(

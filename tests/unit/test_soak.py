@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.soak import judge
+from tests.soak import books, judge
+from tests.soak.books import Death, Received, Truth
 from tests.soak.judge import Transition
 
 LOG = """\
@@ -96,3 +97,63 @@ def test_of_a_keepalived_that_was_killed_its_end_may_be_told_too(
     heard: list[str], right: bool
 ) -> None:
     assert (judge.missing(["BACKUP", "MASTER"], heard, killed=True) == "") is right
+
+
+# --------------------------------------------------------------------------------------------------
+# Incidents
+
+WEB = ("servers", "rs1:80 of web")
+GONE = ("director lb2", "answer")
+
+
+def incident(
+    subject: tuple[str, str] = WEB, name: str = "i1", closed: float | None = 30.0, letters: int = 2
+) -> dict[str, Any]:
+    group, called = subject
+    parts = [{"trouble": {"subject": {"group": group, "name": called}}}]
+    return {"id": name, "opened": 12.0, "closed": closed, "parts": parts, "told": [{}] * letters}
+
+
+TRUTH = Truth(WEB, 10.0, 20.0)
+MAILS = [Received("<1>", "i1"), Received("<2>", "i1")]
+KILLED = [Death("lb2", 5.0)]
+
+
+def test_a_book_that_tells_what_happened_has_no_problem() -> None:
+    missed = incident(GONE, "i2", letters=0)
+    assert books.problems([incident(), missed], [*MAILS, MAILS[1]], [TRUTH], KILLED) == []
+    assert books.repeated([*MAILS, MAILS[1]]) == 1
+
+
+@pytest.mark.parametrize(
+    ("incidents", "mails", "words"),
+    [
+        pytest.param([], [], "is in 0 incidents: none", id="lost"),
+        pytest.param(
+            [incident(), incident(name="i2", letters=0)], MAILS, "in 2 incidents: i1, i2", id="two"
+        ),
+        pytest.param([incident(closed=None)], MAILS, "i1 is not over", id="not over"),
+        pytest.param([incident()], MAILS[:1], "2 letters were written, and 1 diff", id="no mail"),
+        pytest.param([incident(letters=1)], MAILS, "1 letters were written, and 2", id="a mail"),
+        pytest.param(
+            [incident()], [*MAILS, Received("<3>", "i3")], "mail came of 'i3'", id="a stray mail"
+        ),
+        pytest.param(
+            [incident(), incident(("vips", "10.10.10.10"), "i2", letters=0)],
+            MAILS,
+            "i2 tells of what did not happen",
+            id="what did not happen",
+        ),
+        pytest.param(
+            [incident(), incident(("director lb1", "answer"), "i2", letters=0)],
+            MAILS,
+            "i2 tells of what did not happen",
+            id="another one died",
+        ),
+    ],
+)
+def test_what_is_lost_doubled_or_untrue_shows(
+    incidents: list[dict[str, Any]], mails: list[Received], words: str
+) -> None:
+    (problem,) = books.problems(incidents, mails, [TRUTH], KILLED)
+    assert words in problem

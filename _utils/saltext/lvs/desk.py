@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -35,8 +35,9 @@ TROUBLED_SECONDS, WELL_SECONDS = 30.0, 300.0
 REPEATED_SECONDS = 60.0
 # After this, the pillar is compiled anew.
 PILLAR_SECONDS = 60.0
-# For a machine's answer, and for one that was silent the last time once all others have answered.
-ANSWER_SECONDS, SILENT_SECONDS = 10.0, 1.0
+# For a director's answer; and, once all have answered, for that of a real server, or of a director
+# that was silent the last time.
+ANSWER_SECONDS, OTHERS_SECONDS = 10.0, 1.0
 # For minions to find a master again that was away.
 RECONNECT_SECONDS = 60.0
 # Real servers that are asked at one look; the others have their turn at the next one.
@@ -65,13 +66,13 @@ class World(Protocol):
         """
 
     def ask(
-        self, minion_ids: Iterable[str], silent: Iterable[str]
+        self, minion_ids: Sequence[str], others: Collection[str]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """What minions answer to ``lvs.report``, each asked by a job of its own, so that none of
-        them can answer for another one.
+        """What minions answer to ``lvs.report``, asked in this order and each by a job of its own,
+        so that none of them can answer for another one.
 
-        silent
-            Of whom the last look had no answer: they are waited for only while others are.
+        others
+            Those of them who are waited for only while the rest is, and :data:`OTHERS_SECONDS`.
         """
 
     def fire(self, tag: str, data: Mapping[str, Any]) -> None:
@@ -243,6 +244,7 @@ class _Watched:
         self._servers: dict[str, None] = {}
         self._doubted: dict[Subject, float] = {}
         self._silent: frozenset[str] = frozenset()
+        self._unheard: frozenset[str] = frozenset()
         # Who has answered since the master began.
         self._met: set[str] = set()
         self._standings: tuple[Standing, ...] = ()
@@ -398,19 +400,28 @@ class _Watched:
 
     def _look(self, servers: Iterable[str]) -> Look:
         cluster, at = self.cluster, time.time()
-        asked = {*cluster.directors, *(one for one in servers if one in cluster.real_servers)}
-        found = self.desk.world.ask(asked, self._silent)
-        self._silent = frozenset(asked) - set(found)
+        directors = sorted(cluster.directors)
+        real_servers = [
+            one for one in servers if one in cluster.real_servers and one not in directors
+        ]
+        # No real server can hold up what directors tell, by its silence.
+        others = self._silent | set(real_servers)
+        found = self.desk.world.ask([*directors, *real_servers], others)
+        self._silent = frozenset(directors) - set(found)
+        unheard = frozenset(real_servers) - set(found)
+        with self._wakes:
+            # Those have their turn again, once.
+            self._servers.update(dict.fromkeys(sorted(unheard - self._unheard)))
+        self._unheard = unheard
         self._met |= set(found)
 
         def told(function: str, by: Iterable[str]) -> dict[str, Any]:
             return {name: found[name].get(function) if name in found else None for name in by}
 
-        directors, real_servers = cluster.directors, asked & set(cluster.real_servers)
         answers = sightings.Answers(
             told("lvs.health", directors),
             told("keepalived.status", directors),
-            told("dummy.check", real_servers),
+            told("dummy.check", [one for one in servers if one in cluster.real_servers]),
         )
         return replace(sightings.look(cluster, answers, at), cluster=self.name)
 
