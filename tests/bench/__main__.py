@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench import (
+    alerts,
     bus,
     directors,
     gaps,
@@ -59,7 +60,10 @@ DIRECTOR = {
     "health": Part(healthy.measure, healthy.results),
     "dying": Part(healthy.measure_views, healthy.views),
 }
-PARTS = TABLE | REAL_SERVER | DIRECTOR
+MASTER = {
+    "alerts": Part(alerts.measure, alerts.results),
+}
+PARTS = TABLE | REAL_SERVER | DIRECTOR | MASTER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _draw(parts, samples, RESULTS.parent)
     if chosen.docs:
         _draw(parts, samples, PAGE.parent / "images")
-        text = _for_page(*(_of(by_part, names) for names in (TABLE, REAL_SERVER, DIRECTOR)))
+        text = _for_page(*(_of(by_part, names) for names in (TABLE, REAL_SERVER, DIRECTOR, MASTER)))
         PAGE.write_text(results.into_page(PAGE.read_text(), text))
     return _tell(found, samples)
 
@@ -126,7 +130,10 @@ def _tell(found: Sequence[Result], samples: Samples) -> int:
 
 
 def _for_page(
-    table: Sequence[Result], real_server: Sequence[Result], director: Sequence[Result]
+    table: Sequence[Result],
+    real_server: Sequence[Result],
+    director: Sequence[Result],
+    master: Sequence[Result],
 ) -> str:
     python, linux = platform.python_version(), platform.release()
     return f"""
@@ -141,6 +148,10 @@ The VIPs of a real server:
 keepalived on a director:
 
 {results.markdown(director)}
+
+What the master answers and tells:
+
+{results.markdown(master)}
 """
 
 

@@ -48,6 +48,8 @@ def cluster_in(lab: Lab) -> Iterator[SaltCluster]:
     with SaltCluster(lab, MINIONS) as cluster:
         text = cluster.master.read(PILLAR).replace("advert_int: 3", "advert_int: 1")
         text = text.replace(FORWARD, CHECKED).replace(RELAY, QUICK)
+        # By wlc, one that comes back gets all new clients until it has as many as the others.
+        text = text.replace("scheduler: wlc", "scheduler: wrr")
         cluster.master.write(PILLAR, text)
         failed = Highstate(cluster.highstate()).failed()
         assert failed == {}
