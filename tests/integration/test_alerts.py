@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -146,6 +147,32 @@ def test_a_director_that_is_gone_is_told_once_and_its_return(whole: SaltCluster)
     mailed(whole, lambda it: "director lb2 answers again" in it, "a mail that it is back")
     assert len(whole.mails()) == 2
     assert json.dumps(whole.salt_run("lvs.incidents"))
+
+
+def test_a_director_whose_link_flaps_is_one_mail_at_most(whole: SaltCluster) -> None:
+    with edited(whole, "    fold: 3\n", "    fold: 30\n"):
+        for _ in range(3):
+            whole.lab["lb1"].link_down()
+            time.sleep(4)
+            whole.lab["lb1"].link_up()
+            time.sleep(6)
+        time.sleep(45)
+        alerting.wait_for_peace(whole)
+        assert len(subjects(whole)) <= 1, subjects(whole)
+
+
+@contextmanager
+def edited(cluster: SaltCluster, old: str, new: str) -> Iterator[None]:
+    """The pillar with something else in it, for the time of a block; the master begins with it."""
+    text = cluster.master.read(alerting.PILLAR)
+    assert old in text
+    cluster.master.write(alerting.PILLAR, text.replace(old, new))
+    restart_the_master(cluster)
+    try:
+        yield
+    finally:
+        cluster.master.write(alerting.PILLAR, text)
+        restart_the_master(cluster)
 
 
 # --------------------------------------------------------------------------------------------------

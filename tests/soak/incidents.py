@@ -34,8 +34,9 @@ print(json.dumps({"all": list(map(incidents.as_data, book.history(10000))), "wai
 # The process that has the outbox, as it alone sends.
 ENGINE = f"""\
 for one in /proc/[0-9]*; do
-    ls -l $one/fd 2>/dev/null | grep -q '{JOURNAL}.sender' && kill -KILL ${{one#/proc/}}
+    ls -l $one/fd 2>/dev/null | grep -q '{JOURNAL}.sender' && exec kill -KILL ${{one#/proc/}}
 done
+exit 1
 """
 REACTOR = "pkill -KILL -f 'salt-master.*[Rr]eact'"
 MASTER, RELAY = "pkill -KILL -f salt-master", "pkill -KILL -f smtpd.py"
@@ -174,7 +175,9 @@ class Incidents:
         alerting.service(self.lab[host], service, "start")
 
     def _run(self, host: str, script: str) -> None:
-        self.lab[host].run(["sh", "-c", script])
+        """Kill who is there, or will soon be there again."""
+        kill = ["sh", "-c", script]
+        until(lambda: self.lab[host].run(kill).returncode == 0, script, seconds=WITHIN_SECONDS)
 
     # Looking
 

@@ -31,7 +31,8 @@ class World:
             "lb2": {"lvs.health": health(), "keepalived.status": BACKUP},
             "rs1": {"dummy.check": {"ok": True, "findings": [], "lacking": []}},
         }
-        self.cluster = CLUSTER
+        self.cluster: Cluster | None = CLUSTER
+        self.clusters: dict[str, Cluster] = {}
         self.looked_up: list[str] = []
         self.asked: list[list[str]] = []
         self.others: list[list[str]] = []
@@ -40,6 +41,8 @@ class World:
 
     def cluster_of(self, minion_id: str) -> Cluster | None:
         self.looked_up.append(minion_id)
+        if minion_id in self.clusters:
+            return self.clusters[minion_id]
         return self.cluster if minion_id in ("lb1", "lb2", "rs1", "rs2") else None
 
     def ask(
@@ -238,6 +241,42 @@ def test_after_a_restart_it_looks_by_itself(
     until(lambda: titles(book) == [])
     again.stop()
     assert kinds(book) == ["opened"]
+
+
+def other_cluster() -> Cluster:
+    """Another one, of the same name."""
+    directors = {"lb9": CLUSTER.directors["lb1"]}
+    return replace(CLUSTER, directors=directors, real_servers={})
+
+
+def test_of_two_clusters_with_one_name_the_second_is_refused_aloud(
+    at_desk: Desk, world: World
+) -> None:
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: world.asked)
+    world.clusters["lb9"] = other_cluster()
+    at_desk.hint(Hint("lb9", news=True))
+    tag, content = until(lambda: world.fired and world.fired[0])
+    assert tag == "lvs/alerts/prod/trouble"
+    assert content["reason"] == (
+        "two clusters are called prod, of lb1, lb2 and of lb9: the second is not looked at; give it"
+        " another lvs:name"
+    )
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: len(world.asked) > 1)
+    assert {name for asked in world.asked for name in asked} == {"lb1", "lb2"}
+
+
+def test_a_cluster_whose_directors_are_all_replaced_is_looked_at_all_the_same(
+    at_desk: Desk, world: World
+) -> None:
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: world.asked)
+    world.cluster = None
+    world.clusters["lb9"] = other_cluster()
+    at_desk.hint(Hint("lb9", news=True))
+    until(lambda: world.asked[-1] == ["lb9"])
+    assert world.fired == []
 
 
 def test_a_look_that_fails_is_not_the_last_one(at_desk: Desk, world: World, book: Journal) -> None:

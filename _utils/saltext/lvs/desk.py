@@ -210,6 +210,10 @@ class Desk:
             return
         name = title(cluster)
         watched, is_new = self._clusters.get(name), name not in self._clusters
+        if watched is not None and not self._is_same(watched, cluster):
+            self._strangers[hint.minion_id] = now
+            self._refuse(watched.cluster, cluster)
+            return
         if watched is None:
             if len(self._clusters) >= MOST_CLUSTERS:
                 log.error("Cluster %s: not looked at, %s are already", name, MOST_CLUSTERS)
@@ -219,6 +223,28 @@ class Desk:
         watched.hint(hint)
         if is_new:
             watched.start()
+
+    def _is_same(self, watched: _Watched, cluster: Cluster) -> bool:
+        """Whether a cluster is the one that is looked at by its name. One that shares no director
+        with it may be it all the same, if all have been replaced.
+        """
+        if watched.cluster.directors.keys() & cluster.directors.keys():
+            return True
+        before = map(self.world.cluster_of, watched.cluster.directors)
+        if any(one is not None and title(one) == watched.name for one in before):
+            return False
+        watched.cluster = cluster
+        return True
+
+    def _refuse(self, one: Cluster, other: Cluster) -> None:
+        """Say that two clusters cannot be told from one another."""
+        name, directors = title(one), [", ".join(sorted(it.directors)) for it in (one, other)]
+        why = (
+            f"two clusters are called {name}, of {directors[0]} and of {directors[1]}: the second"
+            " is not looked at; give it another lvs:name"
+        )
+        log.error("%s", why)
+        self.world.fire(f"lvs/alerts/{name}/trouble", {"cluster": name, "reason": why})
 
     def learn(self, cluster: Cluster) -> None:
         """Note who belongs to a cluster."""
