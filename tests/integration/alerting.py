@@ -20,6 +20,7 @@ from tests.lab.waiting import until
 PILLAR = "/srv/pillar/production/lvs.sls"
 FORWARD = "      forward: direct\n"
 CHECKED = f"{FORWARD}      check: {{interval: 1, connect_timeout: 2, hold: {{flaps: 0}}}}\n"
+PERSISTENCE = "      persistence: 5\n"
 RELAY = "    smtp_server: localhost\n"
 SETTLE_SECONDS = 4
 FLAP_SECONDS = 20
@@ -48,8 +49,9 @@ def cluster_in(lab: Lab) -> Iterator[SaltCluster]:
     with SaltCluster(lab, MINIONS) as cluster:
         text = cluster.master.read(PILLAR).replace("advert_int: 3", "advert_int: 1")
         text = text.replace(FORWARD, CHECKED).replace(RELAY, QUICK)
-        # By wlc, one that comes back gets all new clients until it has as many as the others.
-        text = text.replace("scheduler: wlc", "scheduler: wrr")
+        # Who served a client before must not matter: a persistence outlives its connections, which
+        # the kernel keeps for two minutes after their end.
+        text = text.replace("scheduler: wlc", "scheduler: rr").replace(PERSISTENCE, "")
         cluster.master.write(PILLAR, text)
         failed = Highstate(cluster.highstate()).failed()
         assert failed == {}

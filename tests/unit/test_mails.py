@@ -401,9 +401,7 @@ def test_no_mail_is_much_larger_than_100_kilobytes(one: str) -> None:
     moments = tuple(Moment(AT, text) for text in long)
     told = letter(Kind.OPENED, *[Part(bad(n), AT) for n in range(100)], moments=moments, omitted=9)
     standings = tuple(Standing(part.trouble.virtual_server, 0, 9) for part in told.incident.parts)
-    raw = mails.compose(
-        replace(told, standings=standings), replace(WORDS, foot=tuple(long), master=long[0])
-    )
+    raw = mails.compose(replace(told, standings=standings), replace(WORDS, master=long[0]))
     assert len(raw) < 120_000
     read(raw)
 
@@ -499,12 +497,6 @@ def test_how_a_clock_differs_from_utc_is_said_once(zone: str, opened: float, exp
     told = replace(told, incident=replace(told.incident, opened=opened))
     text = mails.text_of(told, replace(WORDS, time_zone=zoneinfo.ZoneInfo(zone)))
     assert re.findall(r"Course \((.*)\):", text) == [expected]
-
-
-def test_the_foot_comes_last() -> None:
-    words = replace(WORDS, foot=("Who is on duty: 555-0100", "x\ny"))
-    text = mails.text_of(letter(Kind.OPENED, ONE), words)
-    assert text == f"{TEXT}\nAbout these mails:\n  Who is on duty: 555-0100\n  x y\n"
 
 
 def test_a_mail_for_trying_out() -> None:

@@ -61,9 +61,6 @@ class Words:
     master
         Who tells it.
 
-    foot
-        Lines for the end of each mail.
-
     Raises ValueError for an address that cannot stand in a header.
     """
 
@@ -72,7 +69,6 @@ class Words:
     cluster: str
     time_zone: datetime.tzinfo
     master: str
-    foot: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for address in (self.sender, *self.recipients):
@@ -335,7 +331,6 @@ def _blocks(letter: Letter, words: Words) -> Iterator[tuple[str, list[str]]]:
         ("To look further", _commands(more)),
         (f"Course ({_zone_names(letter, zone)})", _course(incident, zone, further)),
         (f"Incident {clean(incident.id)}, told by {clean(words.master)}", [further]),
-        ("About these mails", [clean(line) for line in words.foot[:MOST_SENTENCES]]),
     ):
         if lines:
             yield heading, lines
