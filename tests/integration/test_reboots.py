@@ -35,8 +35,8 @@ FULL = {"10.10.10.41:80": 50, "10.10.10.42:80": 50}
 
 @dataclass(frozen=True)
 class Story:
-    """Who loses the power, who boots only when clients are served again, and whether anybody is to
-    be told: a mail at least, where some machine was left to notice.
+    """Who loses the power, who boots only when clients are served again, and whether anybody is sure
+    to be told of so short a time.
     """
 
     hosts: Sequence[str]
@@ -46,7 +46,7 @@ class Story:
 
 STORIES = {
     "a real server": Story(["rs1"]),
-    "the director in reserve": Story(["lb2"]),
+    "the director in reserve": Story(["lb2"], told=False),
     "the director that serves": Story(["lb1"]),
     "the master": Story(["master"], told=False),
     "all at once": Story(["master", *MINIONS], told=False),

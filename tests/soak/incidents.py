@@ -8,7 +8,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +38,8 @@ for one in /proc/[0-9]*; do
 done
 exit 1
 """
-REACTOR = "pkill -KILL -f 'salt-master.*[Rr]eact'"
-MASTER, RELAY = "pkill -KILL -f salt-master", "pkill -KILL -f smtpd.py"
-MINION = "pkill -KILL -f salt-minion"
+# Patterns of whole command lines.
+REACTOR, MASTER, MINION, RELAY = "salt-master.*[Rr]eact", "salt-master", "salt-minion", "smtpd.py"
 FULL = {"rs1": 50, "rs2": 50}
 
 
@@ -95,8 +94,8 @@ class Incidents:
         self.deaths: list[Death] = []
         self._kill_by: dict[str, Callable[[], None]] = {
             "master": self._kill_master,
-            "engine": lambda: self._run("master", ENGINE),
-            "reactor": lambda: self._run("master", REACTOR),
+            "engine": lambda: self._run("master", ["sh", "-c", ENGINE]),
+            "reactor": lambda: self._run("master", ["pkill", "-KILL", "-f", REACTOR]),
             "relay": lambda: self._kill_service("master", RELAY, "lab-mail"),
             "lb1": lambda: self._kill_service("lb1", MINION, "salt-minion"),
             "lb2": lambda: self._kill_service("lb2", MINION, "salt-minion"),
@@ -169,15 +168,21 @@ class Incidents:
         self._kill_service("master", MASTER, "salt-master")
         self.cluster.close()
 
-    def _kill_service(self, host: str, kill: str, service: str) -> None:
-        self._run(host, kill)
+    def _kill_service(self, host: str, pattern: str, service: str) -> None:
+        self._run(host, ["pkill", "-KILL", "-f", pattern])
+        # Nothing is started beside what has not ended yet.
+        look = ["pgrep", "-f", pattern]
+        until(lambda: self.lab[host].run(look).returncode, f"{service} to be gone", pause=0.1)
         time.sleep(self._random.uniform(0, AWAY_SECONDS))
         alerting.service(self.lab[host], service, "start")
 
-    def _run(self, host: str, script: str) -> None:
+    def _run(self, host: str, kill: Sequence[str]) -> None:
         """Kill who is there, or will soon be there again."""
-        kill = ["sh", "-c", script]
-        until(lambda: self.lab[host].run(kill).returncode == 0, script, seconds=WITHIN_SECONDS)
+        until(
+            lambda: self.lab[host].run(kill).returncode == 0,
+            f"somebody to kill: {' '.join(kill)}",
+            seconds=WITHIN_SECONDS,
+        )
 
     # Looking
 
