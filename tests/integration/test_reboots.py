@@ -35,8 +35,8 @@ FULL = {"10.10.10.41:80": 50, "10.10.10.42:80": 50}
 
 @dataclass(frozen=True)
 class Story:
-    """Who loses the power, who boots only when clients are served again, and whether anybody is sure
-    to be told of so short a time.
+    """Who loses the power, who boots only when clients are served again, and whether anybody is
+    sure to be told of so short a time.
     """
 
     hosts: Sequence[str]

@@ -286,9 +286,13 @@ def test_what_another_director_sees_is_said_but_does_not_decide() -> None:
     [
         pytest.param(ON_VIP, 5.0, id="a VIP has the time of a fail-over"),
         pytest.param(RS1, 0.0, id="a real server has none"),
+        pytest.param(
+            Subject("director lb1", "reach"), 23.0, id="one that reaches nobody has two checks'"
+        ),
+        pytest.param(Subject("director lb1", "keepalived"), 0.0, id="nor has keepalived"),
     ],
 )
-def test_how_long_trouble_may_be_a_fail_over(subject: Subject, seconds: float) -> None:
+def test_how_long_trouble_may_be_over_by_itself(subject: Subject, seconds: float) -> None:
     assert sightings.patience(CLUSTER, subject) == seconds
 
 

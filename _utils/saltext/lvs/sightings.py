@@ -19,6 +19,8 @@ from saltext.lvs.incidents import Look, Severity, Standing, Subject, Trouble
 from saltext.lvs.model import Cluster, ManagedBy, VirtualServerConfig
 
 SERVERS, VIPS = "servers", "vips"
+# Directors ask at other moments than each other, and what they find is a while on its way.
+REASK_TIMES = 2
 # An answer's own words, in a mail.
 MOST_WORDS = 200
 # A service that does not run is what directors' checks find, and tell as a real server that is out
@@ -163,7 +165,15 @@ def real_server_of(subject: Subject) -> str:
 
 
 def patience(cluster: Cluster, subject: Subject) -> float:
-    """For how many seconds a VIP's trouble may be a fail-over that is not over yet."""
+    """For how many seconds a trouble may be one that is over by itself: a VIP's a fail-over, and a
+    director that reaches nobody one that has not asked all again yet, after those came back.
+    """
+    if subject in {_director(name, REACH) for name in cluster.directors}:
+        asked = [config.check for config in cluster.virtual_servers.values() if config.asked]
+        return max(
+            (REASK_TIMES * one.interval * one.rise + one.connect_timeout for one in asked),
+            default=0.0,
+        )
     for instance in cluster.vrrp_instances.values():
         if any(str(vip.ip) == subject.name for vip in instance.vips):
             verdicts = (holders.Verdict.SEVERAL, holders.Verdict.NOBODY)
