@@ -14,7 +14,7 @@ help:
 	@echo 'make test           all levels of tests, and a count (root)'
 	@echo 'make LEVEL          one of them: $(LEVELS)'
 	@echo 'make bench          the measures of docs/performance.md, in twenty minutes; build/bench.json (root)'
-	@echo 'make soak           fifty failovers, and what the master heard of them (root)'
+	@echo 'make soak           fifty failovers, and forty incidents while what tells of them is killed (root)'
 	@echo 'make setup          what these need, in $(CACHE); they do it themselves'
 	@echo 'make clean          remove what builds and tests leave in the checkout'
 	@echo

@@ -15,7 +15,7 @@ import pytest
 from tests.integration import alerting
 from tests.integration.alerting import subject
 from tests.integration.highstate import Highstate
-from tests.lab import Lab
+from tests.lab import Lab, services
 from tests.lab import lab as labs
 from tests.lab.client import Client
 from tests.lab.cluster import MINIONS, SaltCluster
@@ -28,6 +28,9 @@ pytestmark = pytest.mark.timeout(900)
 CLIENTS = [f"10.10.10.{number}" for number in range(101, 117)]
 SERVED_WITHIN_SECONDS = 60.0
 PEACE_WITHIN_SECONDS = 180.0
+# What has a real server's VIPs at a boot, by the files that a highstate writes.
+NETWORKD = """\
+install -d -o systemd-network /run/systemd/netif && exec /lib/systemd/systemd-networkd"""
 # How long the power is away.
 DARK_SECONDS = 10.0
 FULL = {"10.10.10.41:80": 50, "10.10.10.42:80": 50}
@@ -63,6 +66,8 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def cluster(lab: Lab) -> Iterator[SaltCluster]:
     with alerting.cluster_in(lab) as cluster:
+        for name in ("rs1", "rs2"):
+            services.install(lab[name], "lab-network", ["/bin/sh", "-c", NETWORKD])
         yield cluster
 
 

@@ -26,6 +26,7 @@ ENVIRONMENT = {
 # What a boot starts of what is enabled in the run level, in this order: the rest of this machine's
 # services has no part in the lab.
 SERVICES = (
+    "lab-network",
     "saltext-lvs-ipvs",
     "keepalived",
     "lab-web",

@@ -1,3 +1,3 @@
-"""Failovers by the dozen, with two real directors: what the master hears of each is compared with
-what keepalived did.
+"""Failovers and incidents by the dozen, with real directors: what the master tells is compared with
+what happened.
 """

@@ -38,8 +38,9 @@ for one in /proc/[0-9]*; do
 done
 exit 1
 """
-# Patterns of whole command lines.
-REACTOR, MASTER, MINION, RELAY = "salt-master.*[Rr]eact", "salt-master", "salt-minion", "smtpd.py"
+# Patterns of whole command lines, of which the host's first process has all services' names.
+MASTER, REACTOR = "bin/salt-master|^EventPublisher", "bin/salt-master .*reactor"
+MINION, RELAY = "bin/salt-minion", "smtpd.py"
 FULL = {"rs1": 50, "rs2": 50}
 
 
