@@ -28,7 +28,8 @@ pytestmark = pytest.mark.timeout(900)
 CLIENTS = [f"10.10.10.{number}" for number in range(101, 117)]
 SERVED_WITHIN_SECONDS = 60.0
 PEACE_WITHIN_SECONDS = 180.0
-# What has a real server's VIPs at a boot, by the files that a highstate writes.
+SERVERS = "  virtual_servers:\n"
+# What a machine with systemd has for its network.
 NETWORKD = """\
 install -d -o systemd-network /run/systemd/netif && exec /lib/systemd/systemd-networkd"""
 # How long the power is away.
@@ -66,9 +67,19 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def cluster(lab: Lab) -> Iterator[SaltCluster]:
     with alerting.cluster_in(lab) as cluster:
-        for name in ("rs1", "rs2"):
-            services.install(lab[name], "lab-network", ["/bin/sh", "-c", NETWORKD])
+        keep_vips_by_networkd(cluster)
         yield cluster
+
+
+def keep_vips_by_networkd(cluster: SaltCluster) -> None:
+    """Have systemd-networkd run on real servers, and bring their VIPs back at a boot."""
+    text = cluster.master.read(alerting.PILLAR)
+    assert SERVERS in text
+    text = text.replace(SERVERS, f"  vip_persistence: systemd-networkd\n{SERVERS}", 1)
+    cluster.master.write(alerting.PILLAR, text)
+    for name in ("rs1", "rs2"):
+        services.install(cluster.lab[name], "lab-network", ["/bin/sh", "-c", NETWORKD])
+    assert Highstate.run(cluster, "rs*").failed() == {}
 
 
 def weights(host: Host) -> dict[str, int]:

@@ -39,7 +39,7 @@ done
 exit 1
 """
 # Patterns of whole command lines, of which the host's first process has all services' names.
-MASTER, REACTOR = "bin/salt-master|^EventPublisher", "bin/salt-master .*reactor"
+MASTER, REACTOR = "bin/salt-master|^EventPublisher", "bin/salt-master .*Reactor-"
 MINION, RELAY = "bin/salt-minion", "smtpd.py"
 FULL = {"rs1": 50, "rs2": 50}
 
