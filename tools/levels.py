@@ -106,6 +106,8 @@ FAILOVERS = tuple(
     f"{INTEGRATION}/test_{name}.py"
     for name in ("adopting", "failovers", "keepalived_moves", "mastership")
 )
+ALERTS = (f"{INTEGRATION}/test_alerts.py",)
+DEATHS = tuple(f"{INTEGRATION}/test_{name}.py" for name in ("killed_tellers", "reboots"))
 LEVELS = {
     level.name: level
     for level in (
@@ -127,9 +129,11 @@ LEVELS = {
         # What one cluster does in its life, and where real servers die.
         Level("integration-cluster", _pytest(*CLUSTER), parts=LAB, in_lab=True),
         Level("integration-failovers", _pytest(*FAILOVERS), parts=LAB, in_lab=True),
+        Level("integration-alerts", _pytest(*ALERTS), parts=LAB, in_lab=True),
+        Level("integration-deaths", _pytest(*DEATHS), parts=LAB, in_lab=True, lane=0),
         Level(
             "integration-others",
-            _pytest(INTEGRATION, *_without((*CLUSTER, *FAILOVERS))),
+            _pytest(INTEGRATION, *_without((*CLUSTER, *FAILOVERS, *ALERTS, *DEATHS))),
             parts=LAB,
             in_lab=True,
             lane=0,
