@@ -187,4 +187,6 @@ def _take(event, pending, answers):
         return
     del pending[data["jid"]]
     answer = data.get("return")
-    answers[minion_id] = answer if isinstance(answer, dict) else {}
+    told = answer if isinstance(answer, dict) else {}
+    # By our clock, whatever the minion says.
+    answers[minion_id] = {**told, desk.ANSWERED: time.monotonic()}

@@ -13,6 +13,7 @@ from typing import Any
 Subject = tuple[str, str]
 # A minion that was killed may be missed for so long, in seconds.
 MISSED_SECONDS = 120.0
+LOGIN = ("master", "answer")
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,11 @@ def _tells(incident: Mapping[str, Any], truth: Truth) -> bool:
 
 
 def _is_missed(subject: Subject, at: float, deaths: Iterable[Death]) -> bool:
-    """Whether a director is in trouble by the death of its minion shortly before."""
+    """Whether a director is in trouble by the death of its minion shortly before, or does not
+    answer because it has to log in again at a master that died.
+    """
     return any(
-        subject[0] == f"director {death.victim}" and 0 <= at - death.at <= MISSED_SECONDS
+        (subject[0] == f"director {death.victim}" or (death.victim, subject[1]) == LOGIN)
+        and 0 <= at - death.at <= MISSED_SECONDS
         for death in deaths
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saltext.lvs import desk, posting, senders
+from saltext.lvs import desk, posting, senders, sightings
 from saltext.lvs.desk import Desk, Hint
 from saltext.lvs.errors import InvalidConfig
 from saltext.lvs.incidents import Letter
@@ -169,6 +169,32 @@ def test_a_vip_in_trouble_may_be_a_fail_over_for_a_while(
     until(lambda: len(world.asked) > 2)
     assert titles(book) == []
     until(lambda: titles(book) == [f"{VIP} held by lb1 AND lb2"], 10)
+
+
+def nobody_holds(world: World, apart: float) -> None:
+    """Both directors say that they do not hold the VIP, so many seconds after each other."""
+    for name, at in (("lb1", 100.0), ("lb2", 100.0 + apart)):
+        world.answers[name] |= {"keepalived.status": BACKUP, "answered": at}
+
+
+@pytest.mark.parametrize(("apart", "looks"), [(1.9, 1), (2.1, 6)])
+def test_directors_that_answer_far_apart_do_not_say_together_that_nobody_holds_a_vip(
+    apart: float,
+    looks: int,
+    at_desk: Desk,
+    world: World,
+    book: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sightings, "patience", lambda *_: 0.0)
+    monkeypatch.setattr(desk, "LONGEST_PAUSE_SECONDS", 0.5)
+    nobody_holds(world, apart)
+    while not titles(book):
+        at_desk.hint(Hint("lb1", news=True))
+        time.sleep(0.05)
+        assert len(world.asked) < 10
+    assert titles(book) == [f"{VIP} held by NO director"]
+    assert len(world.asked) == looks
 
 
 def test_a_real_server_that_told_is_asked_and_until_it_is_well(

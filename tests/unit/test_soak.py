@@ -121,7 +121,8 @@ KILLED = [Death("lb2", 5.0)]
 
 def test_a_book_that_tells_what_happened_has_no_problem() -> None:
     missed = incident(GONE, "i2", letters=0)
-    assert books.problems([incident(), missed], [*MAILS, MAILS[1]], [TRUTH], KILLED) == []
+    for killed in (KILLED, [Death("master", 5.0)]):
+        assert books.problems([incident(), missed], [*MAILS, MAILS[1]], [TRUTH], killed) == []
     assert books.repeated([*MAILS, MAILS[1]]) == 1
 
 

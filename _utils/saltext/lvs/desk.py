@@ -38,6 +38,12 @@ PILLAR_SECONDS = 60.0
 # For a director's answer; and, once all have answered, for that of a real server, or of a director
 # that was silent the last time.
 ANSWER_SECONDS, OTHERS_SECONDS = 10.0, 1.0
+# When an answer came, in seconds of time.monotonic(), is added to it by who asks; and how far apart
+# directors' answers may be that together say who holds a VIP: within a fail-over, what one says is
+# not true any more when the other one answers.
+ANSWERED = "answered"
+# After so many looks in a row nothing better is to be had.
+APART_SECONDS, MOST_APART = 2.0, 5
 # For minions to find a master again that was away.
 RECONNECT_SECONDS = 60.0
 # Real servers that are asked at one look; the others have their turn at the next one.
@@ -69,7 +75,7 @@ class World(Protocol):
         self, minion_ids: Sequence[str], others: Collection[str]
     ) -> Mapping[str, Mapping[str, Any]]:
         """What minions answer to ``lvs.report``, asked in this order and each by a job of its own,
-        so that none of them can answer for another one.
+        so that none of them can answer for another one; and when, as :data:`ANSWERED`.
 
         others
             Those of them who are waited for only while the rest is, and :data:`OTHERS_SECONDS`.
@@ -271,6 +277,7 @@ class _Watched:
         self._doubted: dict[Subject, float] = {}
         self._silent: frozenset[str] = frozenset()
         self._unheard: frozenset[str] = frozenset()
+        self._too_far_apart = 0
         # Who has answered since the master began.
         self._met: set[str] = set()
         self._standings: tuple[Standing, ...] = ()
@@ -449,7 +456,12 @@ class _Watched:
             told("keepalived.status", directors),
             told("dummy.check", [one for one in servers if one in cluster.real_servers]),
         )
-        return replace(sightings.look(cluster, answers, at), cluster=self.name)
+        seen = sightings.look(cluster, answers, at)
+        apart = _apart(found[name] for name in directors if name in found)
+        self._too_far_apart = self._too_far_apart + 1 if apart > APART_SECONDS else 0
+        if 0 < self._too_far_apart <= MOST_APART:
+            seen = sightings.without_vips(seen)
+        return replace(seen, cluster=self.name)
 
     def _patient(self, look: Look) -> Look:
         """A look without what may be a fail-over that is not over yet, or a minion that has not
@@ -515,6 +527,12 @@ class _Watched:
         self.desk.world.fire(
             f"lvs/alerts/{self.name}/trouble", {"cluster": self.name, "reason": why}
         )
+
+
+def _apart(answers: Iterable[Mapping[str, Any]]) -> float:
+    """How many seconds lie between the first of some answers and the last."""
+    times = [answer[ANSWERED] for answer in answers if ANSWERED in answer]
+    return max(times, default=0.0) - min(times, default=0.0)
 
 
 def _concerned(claim: Action, book: Iterable[Incident]) -> str:

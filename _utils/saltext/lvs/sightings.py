@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from saltext.lvs import holders
@@ -79,6 +79,15 @@ def look(cluster: Cluster, answers: Answers, at: float) -> Look:
     good = frozenset(judged.good) - {one.subject for one in bad}
     return Look(
         cluster.name, at, tuple(bad), good, frozenset(known(cluster)), tuple(_standings(judged))
+    )
+
+
+def without_vips(seen: Look) -> Look:
+    """A look that says nothing of VIPs: nobody could judge them."""
+    return replace(
+        seen,
+        bad=tuple(one for one in seen.bad if one.subject.group != VIPS),
+        good=frozenset(one for one in seen.good if one.group != VIPS),
     )
 
 
