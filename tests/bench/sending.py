@@ -14,9 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import yaml
 from saltext.lvs import model, posting, senders
@@ -40,19 +38,6 @@ RELAY = CHECKOUT / "tests" / "lab" / "smtpd.py"
 AT = 1_800_000_000.0
 MEGABYTE = 1 << 20
 PATIENCE_SECONDS = 900
-
-
-@dataclass(frozen=True)
-class Heap:
-    """How many mails wait."""
-
-    worker: ClassVar[str] = "tests.bench.sending"
-
-    mails: int
-
-    @property
-    def numbers(self) -> tuple[int]:
-        return (self.mails,)
 
 
 def main(job: str, mails: str) -> None:
