@@ -306,13 +306,19 @@ def test_what_was_done_automatically_is_told_and_kept(whole: SaltCluster) -> Non
     with Bus(whole.master) as bus:
         service(whole.lab["rs1"], "lab-web", "stop")
         mailed(whole, lambda it: it.startswith(OUT), "a mail that it is out")
-        event = until(
-            lambda: next((it for it in bus.events if it.tag == "lvs/remediation/prod/lb1"), None),
-            "an event of the director's weights",
-            seconds=WITHIN_SECONDS,
-        )
-    assert event.data["result"].startswith("changed: weight of rs1 in web from ")
+        # Of the director in reserve as well, whose word on real servers does not count.
+        events = [
+            until(
+                lambda: next((it for it in bus.events if it.tag == tag), None),  # noqa: B023
+                "an event of the director's weights",
+                seconds=WITHIN_SECONDS,
+            )
+            for tag in ("lvs/remediation/prod/lb1", "lvs/remediation/prod/lb2")
+        ]
     (incident,) = opened(whole)
-    assert event.data["incident"] == incident["id"]
+    for event in events:
+        assert event.data["result"].startswith("changed: weight of rs1 in web from ")
+        assert event.data["incident"] == incident["id"]
     told = whole.salt_run("lvs.incidents", incident["id"])["actions"]
-    assert any("lb1: the minion itself" in one for one in told)
+    for name in ("lb1", "lb2"):
+        assert any(f"{name}: the minion itself" in one for one in told)

@@ -18,6 +18,7 @@ from saltext.lvs.incidents import Letter
 from saltext.lvs.journal import Action, Journal
 from saltext.lvs.model import Cluster
 from saltext.lvs.outbox import Delivery, Outbox, Parcel
+from saltext.lvs.remedies import Claim
 
 from tests.unit.test_sightings import BACKUP, CLUSTER, DOWN, VIP, health, status
 
@@ -329,6 +330,7 @@ def test_a_broken_book_is_put_aside_and_a_new_one_begun(
 
 
 ACTION = Action(1.0, "", "rs1", "dummy", "the minion itself", "why", "changed: all", changed=True)
+CLAIM = Claim(ACTION)
 
 
 def test_what_was_done_automatically_is_noted_with_the_incident_and_told(
@@ -338,7 +340,7 @@ def test_what_was_done_automatically_is_noted_with_the_incident_and_told(
     world.answers["rs1"]["dummy.check"] = lost
     at_desk.hint(Hint("rs1", news=True))
     until(lambda: titles(book))
-    at_desk.claim(ACTION)
+    at_desk.claim(CLAIM)
     (noted,) = until(lambda: book.actions(10))
     (incident,) = book.open_incidents("prod")
     assert (noted.cluster, noted.incident, noted.result) == ("prod", incident.id, "changed: all")
@@ -347,22 +349,78 @@ def test_what_was_done_automatically_is_noted_with_the_incident_and_told(
     assert json.loads(posting.remediation(noted).body)["result"] == "changed: all"
 
 
-def test_what_somebody_unknown_claims_is_not_noted(at_desk: Desk, book: Journal) -> None:
+def by_director(name: str, real_server: str) -> Claim:
+    """What a director has done with the weight of a real server."""
+    return Claim(replace(ACTION, minion=name, subject="real_server"), (("web", real_server),))
+
+
+def incidents(book: Journal) -> dict[str, str]:
+    """Which incident each minion's action belongs to."""
+    return {one.minion: one.incident for one in book.actions(10)}
+
+
+@pytest.mark.parametrize("name", ["lb1", "lb2"])
+def test_what_was_done_before_the_look_that_finds_why_belongs_to_what_it_finds(
+    name: str, at_desk: Desk, world: World, book: Journal
+) -> None:
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: world.asked)
+    # Of the director that does not serve as well, whose word on the real server does not count.
+    at_desk.claim(by_director(name, "rs1"))
+    time.sleep(1)
+    assert book.actions(10) == ()
+    world.answers["lb1"]["lvs.health"] = health(rs1=DOWN)
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: book.actions(10))
+    (incident,) = book.open_incidents("prod")
+    assert incidents(book) == {name: incident.id}
+
+
+def test_what_was_done_for_one_real_server_belongs_to_no_incident_of_another_one(
+    at_desk: Desk, world: World, book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "CLAIM_SECONDS", 1.0)
+    monkeypatch.setattr(desk, "LONGEST_PAUSE_SECONDS", 0.5)
+    world.answers["lb1"]["lvs.health"] = health(rs1=DOWN)
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: titles(book))
+    at_desk.claim(by_director("lb1", "rs2"))
+    at_desk.claim(by_director("lb2", "nobody"))
+    until(lambda: len(book.actions(10)) == 2)
+    assert incidents(book) == {"lb1": "", "lb2": ""}
+
+
+def test_what_was_done_when_it_ends_is_written_down_at_once(
+    at_desk: Desk, world: World, book: Journal
+) -> None:
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: world.asked)
+    at_desk.claim(by_director("lb1", "rs1"))
+    at_desk.stop()
+    assert incidents(book) == {"lb1": ""}
+
+
+def test_what_somebody_unknown_claims_is_not_noted(
+    at_desk: Desk, book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "CLAIM_SECONDS", 0.5)
+    monkeypatch.setattr(desk, "LONGEST_PAUSE_SECONDS", 0.5)
     at_desk.hint(Hint("lb1", news=True))
     until(lambda: at_desk.world.asked)  # type: ignore[attr-defined]
-    at_desk.claim(replace(ACTION, minion="nobody"))
-    at_desk.claim(replace(ACTION, minion="lb2"))
+    at_desk.claim(Claim(replace(ACTION, minion="nobody")))
+    at_desk.claim(Claim(replace(ACTION, minion="lb2")))
     (noted,) = until(lambda: book.actions(10))
     assert (noted.minion, noted.incident) == ("lb2", "")
 
 
 def test_while_the_book_is_broken_what_was_done_is_kept(
-    at_desk: Desk, book: Journal, tmp_path: Path
+    at_desk: Desk, book: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(desk, "CLAIM_SECONDS", 0.5)
     at_desk.hint(Hint("lb1", news=True))
     until(lambda: at_desk.world.asked)  # type: ignore[attr-defined]
     Path(book.path).write_bytes(b"nothing that is a book" * 500)
-    at_desk.claim(ACTION)
+    at_desk.claim(CLAIM)
     until(lambda: list(tmp_path.glob("*.broken-*")))
     until(lambda: Journal(book.path).actions(10), 15)
 

@@ -23,7 +23,8 @@ def returned(answer: Any, function: str = "dummy.repair", **other: Any) -> dict[
 def claimed(data: Any, minion_id: str = "rs1") -> Action | None:
     claims = Claims()
     claims.of_job(f"salt/job/{JOB}/new", {"fun": data["fun"]}, NOW)
-    return claims.of_job(f"salt/job/{JOB}/ret/{minion_id}", data, NOW + 2)
+    claim = claims.of_job(f"salt/job/{JOB}/ret/{minion_id}", data, NOW + 2)
+    return claim and claim.action
 
 
 @pytest.mark.parametrize(
@@ -98,8 +99,32 @@ def test_what_else_minions_return_is_no_claim(data: Any) -> None:
 )
 def test_what_a_beacon_has_done_itself(beacon: str, data: Any, result: str | None) -> None:
     claim = Claims().of_beacon("rs1", beacon, data, NOW)
-    assert (claim and claim.result) == result
-    assert claim is None or (claim.what, claim.changed) == ("the minion itself", True)
+    action = claim and claim.action
+    assert (action and action.result) == result
+    assert action is None or (action.what, action.changed) == ("the minion itself", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "servers"),
+    [
+        pytest.param(WEIGHT, (("web", "rs1"),), id="a weight"),
+        pytest.param({**WEIGHT, "virtual_server": "w" * 10_000}, (), id="no name"),
+        pytest.param({**WEIGHT, "real_server": ["rs1"]}, (), id="no text"),
+        pytest.param({**WEIGHT, "weight_now": 50}, (), id="as it was"),
+    ],
+)
+def test_whose_weight_it_was_is_kept_of_a_claim(change: Any, servers: Any) -> None:
+    data = {"acted": True, "changes": [change, {**WEIGHT, "real_server": "rs2"}]}
+    claim = Claims().of_beacon("lb1", "real_server", data, NOW)
+    assert claim is not None
+    assert claim.servers == (*servers, ("web", "rs2"))
+
+
+def test_of_a_claim_with_changes_without_end_the_first_are_kept() -> None:
+    data = {"acted": True, "changes": [{**WEIGHT, "real_server": f"rs{n}"} for n in range(9999)]}
+    claim = Claims().of_beacon("lb1", "real_server", data, NOW)
+    assert claim is not None
+    assert len(claim.servers) == remedies.MOST_SERVERS
 
 
 def test_who_claims_too_much_is_not_heard_for_a_while_and_others_are() -> None:

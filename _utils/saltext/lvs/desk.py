@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import threading
 import time
@@ -19,10 +20,11 @@ from typing import Any, Protocol
 
 from saltext.lvs import files, folding, sightings
 from saltext.lvs.errors import LvsError
-from saltext.lvs.incidents import Incident, Letter, Look, Standing, Subject
+from saltext.lvs.incidents import Incident, Letter, Look, Standing, Subject, Trouble
 from saltext.lvs.journal import Action, Journal, JournalError, Unreadable
 from saltext.lvs.model import Cluster
 from saltext.lvs.outbox import Parcel
+from saltext.lvs.remedies import Claim
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +54,9 @@ MOST_CHECKS = 50
 STRANGER_SECONDS = 60.0
 MOST_STRANGERS = 10_000
 MOST_CLUSTERS = 100
-# What minions say that they have done, and is not written down yet; and how long that may take.
-MOST_CLAIMS, CLAIM_SECONDS = 500, 1.0
+# What minions say that they have done, and is not written down yet; and for how long that waits for
+# the incident it belongs to: a look is a while off, and its answers are on their way.
+MOST_CLAIMS, CLAIM_SECONDS = 500, LONGEST_PAUSE_SECONDS + ANSWER_SECONDS
 COMPLAIN_SECONDS = 60.0
 # Between two turns, whatever a clock does.
 LEAST_SECONDS = 0.02
@@ -177,13 +180,13 @@ class Desk:
                 )
                 self._wakes.notify_all()
 
-    def claim(self, action: Action) -> None:
+    def claim(self, claim: Claim) -> None:
         """Take what a minion says that it has put right; of one that is not known, nothing is
         noted.
         """
-        watched = self._clusters.get(self._of.get(action.minion, ""))
+        watched = self._clusters.get(self._of.get(claim.action.minion, ""))
         if watched is not None:
-            watched.claim(action)
+            watched.claim(claim)
 
     # ----------------------------------------------------------------------------------------------
 
@@ -286,7 +289,8 @@ class _Watched:
         self._due: float | None = None
         self._troubled = True
         self._complained = -COMPLAIN_SECONDS
-        self._claims: deque[Action] = deque(maxlen=MOST_CLAIMS)
+        # Each with the time after which it waits no longer; and when they are looked through next.
+        self._claims: deque[tuple[float, Claim]] = deque(maxlen=MOST_CLAIMS)
         self._claims_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"lvs {self.name}", daemon=True)
 
@@ -308,33 +312,38 @@ class _Watched:
                 self._servers[hint.minion_id] = None
             self._wakes.notify_all()
 
-    def claim(self, action: Action) -> None:
+    def claim(self, claim: Claim) -> None:
         with self._wakes:
-            if not self._claims:
-                # What the look finds that it causes is written down before.
-                self._claims_at = time.monotonic() + CLAIM_SECONDS
-            self._claims.append(action)
+            self._claims_at = time.monotonic()
+            self._claims.append((self._claims_at + CLAIM_SECONDS, claim))
             self._wakes.notify_all()
 
     def _run(self) -> None:
-        while True:
-            with self._wakes:
-                while not self._over and (seconds := self._left()) > 0:
-                    self._wakes.wait(seconds)
-                if self._over:
-                    return
+        while self._goes_on():
             try:
                 if self._looks_at() <= time.monotonic():
                     self._look_now()
                 elif self._is_due():
                     self._tick()
-                self._note_claims()
+                self._note_claims(time.monotonic())
             except JournalError as error:
                 self._complain(str(error), error)
             except Exception as error:
                 # The thread must outlive whatever a look brings up: nobody else looks.
                 log.exception("Cluster %s: a look at it failed", self.name)
                 self._complain(f"a look at it failed: {type(error).__name__}", error)
+
+        try:
+            self._note_claims(math.inf)
+        except Exception:
+            log.exception("Cluster %s: what was done automatically is not noted", self.name)
+
+    def _goes_on(self) -> bool:
+        """Whether there is something to do, for which this waits, or all is over."""
+        with self._wakes:
+            while not self._over and (seconds := self._left()) > 0:
+                self._wakes.wait(seconds)
+            return not self._over
 
     def _left(self) -> float:
         """Seconds until something is to be done."""
@@ -359,28 +368,42 @@ class _Watched:
     def _tick(self) -> None:
         self._step(lambda book: folding.tick(book, time.time(), self._rules, self._standings))
 
-    def _note_claims(self) -> None:
-        """Write down what minions say that they have done, and have it told as events."""
+    def _note_claims(self, now: float) -> None:
+        """Write down what minions say that they have done, and have it told as events: as soon as
+        it is known to which incident it belongs, or when that has been waited for.
+        """
         with self._wakes:
-            claims, self._claims = list(self._claims), deque(maxlen=MOST_CLAIMS)
+            claims, self._claims = self._claims, deque(maxlen=MOST_CLAIMS)
+            self._claims_at = time.monotonic() + LONGEST_PAUSE_SECONDS
         if not claims:
             return
+        waiting = list(claims)
         try:
-            self._write_claims(claims)
-        except JournalError:
+            waiting = self._write_claims(claims, now)
+        finally:
             with self._wakes:
-                self._claims.extendleft(reversed(claims))
-                self._claims_at = time.monotonic() + LONGEST_PAUSE_SECONDS
-            raise
-        self.desk.sends()
+                self._claims.extendleft(reversed(waiting))
+        if len(waiting) < len(claims):
+            self.desk.sends()
 
-    def _write_claims(self, claims: Iterable[Action]) -> None:
+    def _write_claims(
+        self, claims: Iterable[tuple[float, Claim]], now: float
+    ) -> list[tuple[float, Claim]]:
+        """Write down some of them; returns those that wait."""
         book = self.desk.journal.open_incidents(self.name)
-        with self.desk.journal.writing() as pen:
-            for claim in claims:
-                noted = replace(claim, cluster=self.name, incident=_concerned(claim, book))
-                pen.act(noted)
-                pen.queue(self.desk.tell(noted))
+        noted, waiting = [], []
+        for ends, claim in claims:
+            incident = _of_what(claim, self.cluster, book)
+            if not incident and ends > now:
+                waiting.append((ends, claim))
+                continue
+            noted.append(replace(claim.action, cluster=self.name, incident=incident))
+        if noted:
+            with self.desk.journal.writing() as pen:
+                for action in noted:
+                    pen.act(action)
+                    pen.queue(self.desk.tell(action))
+        return waiting
 
     def _look_now(self) -> None:
         with self._wakes:
@@ -535,13 +558,29 @@ def _apart(answers: Iterable[Mapping[str, Any]]) -> float:
     return max(times, default=0.0) - min(times, default=0.0)
 
 
-def _concerned(claim: Action, book: Iterable[Incident]) -> str:
-    """The id of the incident to which something belongs that a minion has done."""
-    for incident in book:
-        for part in incident.parts:
-            place = sightings.real_server_of(part.trouble.subject)
-            if claim.minion in (place, *part.trouble.told_by):
-                return incident.id
+def _of_what(claim: Claim, cluster: Cluster, book: Sequence[Incident]) -> str:
+    """The id of the youngest incident of that which a minion has put right; empty for none."""
+    minion_id = claim.action.minion
+    subjects = {
+        sightings.server_subject(name, label)
+        for name, config in cluster.virtual_servers.items()
+        for real_server, label in sightings.labels(config).items()
+        if real_server == minion_id or (name, real_server) in claim.servers
+    }
+    subjects.add(sightings.place(minion_id))
+    found = _youngest(book, lambda trouble: trouble.subject in subjects)
+    return found if found or claim.servers else _of_whom(minion_id, book)
+
+
+def _of_whom(minion_id: str, book: Sequence[Incident]) -> str:
+    """The id of the youngest incident of which a minion told; empty for none."""
+    return _youngest(book, lambda trouble: minion_id in trouble.told_by)
+
+
+def _youngest(book: Sequence[Incident], fits: Callable[[Trouble], bool]) -> str:
+    for incident in sorted(book, key=lambda one: one.opened, reverse=True):
+        if any(fits(part.trouble) for part in incident.parts):
+            return incident.id
     return ""
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeGuard
 
 from saltext.lvs.journal import Action, short
+from saltext.lvs.reading import NAME
 
 # What reactors call, and what of it says that something was changed.
 CALLED = {
@@ -28,6 +31,21 @@ MOST_CLAIMS, CLAIMS_SECONDS = 60, 3600.0
 MOST_MINIONS = 10_000
 MOST_SHOWN = 5
 CHANGED = "changed: "
+# Of one claim: those that follow are most likely of the same incident.
+MOST_SERVERS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a minion says that it has done.
+
+    servers
+        The real servers whose weights it changed, each after its virtual server, where it says so:
+        names, but nobody has looked whether there are such.
+    """
+
+    action: Action
+    servers: tuple[tuple[str, str], ...] = ()
 
 
 class Claims:
@@ -37,7 +55,7 @@ class Claims:
         self._begun: OrderedDict[str, float] = OrderedDict()
         self._lately: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def of_job(self, tag: str, data: Mapping[str, Any], at: float) -> Action | None:
+    def of_job(self, tag: str, data: Mapping[str, Any], at: float) -> Claim | None:
         """What an event of a job claims; None for most of them.
 
         at
@@ -56,15 +74,16 @@ class Claims:
         if returned is None or data.get("id") != returned[2] or not _is_automatic(data):
             return None
         began = self._begun.get(returned[1], at)
-        return self._counted(_of_return(returned[2], data, began, at))
+        return self._counted(Claim(_of_return(returned[2], data, began, at)))
 
     def of_beacon(
         self, minion_id: str, beacon: str, data: Mapping[str, Any], at: float
-    ) -> Action | None:
+    ) -> Claim | None:
         """What an event of a beacon claims; None where the minion leaves it to others."""
         if data.get("acted") is not True:
             return None
-        told = list(_changes(beacon, data.get("changes")))
+        changes = [one for one in _list(data.get("changes")) if isinstance(one, Mapping)]
+        told = list(_sentences(beacon, changes))
         if not told:
             return None
         action = Action(
@@ -77,10 +96,12 @@ class Claims:
             result=CHANGED + _listed(told),
             changed=True,
         )
-        return self._counted(action)
+        servers = _servers(changes) if beacon == "real_server" else ()
+        return self._counted(Claim(action, servers))
 
-    def _counted(self, action: Action) -> Action | None:
-        """The action, unless there are too many of that minion."""
+    def _counted(self, claim: Claim) -> Claim | None:
+        """The claim, unless there are too many of that minion."""
+        action = claim.action
         times = self._lately.setdefault(action.minion, deque(maxlen=MOST_CLAIMS))
         self._lately.move_to_end(action.minion)
         while len(self._lately) > MOST_MINIONS:
@@ -88,7 +109,7 @@ class Claims:
         if len(times) == MOST_CLAIMS and 0 <= action.at - times[0] < CLAIMS_SECONDS:
             return None
         times.append(action.at)
-        return action
+        return claim
 
 
 def _is_automatic(data: Mapping[str, Any]) -> bool:
@@ -102,7 +123,7 @@ def _of_return(minion_id: str, data: Mapping[str, Any], began: float, at: float)
     function = str(data["fun"])
     answer = data.get("return")
     done = answer.get(CALLED[function]) if isinstance(answer, dict) else None
-    told = [_text(one) for one in done] if isinstance(done, list) else []
+    told = [_text(one) for one in _list(done)]
     if not isinstance(answer, dict):
         result = f"failed: {_text(answer)}"
     else:
@@ -120,17 +141,38 @@ def _of_return(minion_id: str, data: Mapping[str, Any], began: float, at: float)
     )
 
 
-def _changes(beacon: str, changes: Any) -> Iterator[str]:
-    for change in changes if isinstance(changes, list) else []:
-        if not isinstance(change, dict):
-            continue
-        if beacon == "real_server" and change.get("weight_was") != change.get("weight_now"):
+def _sentences(beacon: str, changes: Iterable[Mapping[Any, Any]]) -> Iterator[str]:
+    for change in changes:
+        if beacon == "real_server" and _is_weight(change):
             names = f"{_text(change.get('real_server'))} in {_text(change.get('virtual_server'))}"
             weights = f"{_text(change.get('weight_was'))} to {_text(change.get('weight_now'))}"
             yield f"weight of {names} from {weights}"
         elif beacon == "dummy" and change.get("repaired") is True:
             what = change.get("address") or change.get("sysctl")
             yield f"{_text(what)} put right"
+
+
+def _is_weight(change: Mapping[Any, Any]) -> bool:
+    return bool(change.get("weight_was") != change.get("weight_now"))
+
+
+def _servers(changes: Iterable[Mapping[Any, Any]]) -> tuple[tuple[str, str], ...]:
+    return tuple(islice(_named(changes), MOST_SERVERS))
+
+
+def _named(changes: Iterable[Mapping[Any, Any]]) -> Iterator[tuple[str, str]]:
+    for change in changes:
+        virtual_server, real_server = change.get("virtual_server"), change.get("real_server")
+        if _is_weight(change) and _is_name(virtual_server) and _is_name(real_server):
+            yield virtual_server, real_server
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and NAME.fullmatch(value) is not None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _listed(told: list[str]) -> str:

@@ -139,7 +139,7 @@ def known(cluster: Cluster) -> Iterator[Subject]:
             yield server_subject(name, label)
     for name, server in cluster.real_servers.items():
         if server.minion:
-            yield _place(name)
+            yield place(name)
     for instance in cluster.vrrp_instances.values():
         for vip in instance.vips:
             yield Subject(VIPS, str(vip.ip))
@@ -160,7 +160,8 @@ def _director(name: str, what: str) -> Subject:
     return Subject(f"director {name}", what)
 
 
-def _place(real_server: str) -> Subject:
+def place(real_server: str) -> Subject:
+    """A real server's own VIPs."""
     return Subject(SERVERS, f"{_PLACE}{real_server}")
 
 
@@ -492,7 +493,7 @@ def _real_servers(judged: _Judged) -> Iterator[Trouble]:
         server = judged.cluster.real_servers.get(name)
         if server is None or not server.minion or not isinstance(answer, Mapping):
             continue
-        subject = _place(name)
+        subject = place(name)
         said = [_text(item) for item in _list(answer.get("findings"))]
         findings = [one for one in said if not _SERVICE_DOWN.fullmatch(one)]
         if answer.get("ok") is True or not findings:
