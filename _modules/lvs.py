@@ -244,11 +244,12 @@ def health(virtual_server=None):
 
     ``state`` (``unknown``, ``up``, ``falling``, ``down``, ``rising``, ``held``), ``since`` when it
     serves or does not, the last ``reason``, ``checked`` how many seconds ago, ``ms`` the last
-    answer took, ``count`` of answers in a row against the state, ``rise`` and ``fall`` as in the
-    pillar; ``weight`` in the kernel now (None: not there), as ``configured``, and ``why`` it is
-    another one or will be; ``wish``, an operator's. ``wishes_for_nobody`` lists those of what the
-    pillar does not have, or no more: they would be in force again with its name, and
-    ``lvs.undrain``, ``lvs.maintenance`` and ``lvs.set_weight`` end them under it.
+    answer took, ``count`` of answers in a row against the state, ``falls``, how often it has ceased
+    to serve since the beacon watches, ``rise`` and ``fall`` as in the pillar; ``weight`` in the
+    kernel now (None: not there), as ``configured``, and ``why`` it is another one or will be;
+    ``wish``, an operator's. ``wishes_for_nobody`` lists those of what the pillar does not have, or
+    no more: they would be in force again with its name, and ``lvs.undrain``, ``lvs.maintenance``
+    and ``lvs.set_weight`` end them under it.
 
     virtual_server
         This one alone, by its name in the pillar.

@@ -143,6 +143,24 @@ def test_hints_without_end_make_it_look_ever_more_seldom(at_desk: Desk, world: W
     assert 2 <= len(world.asked) <= 6
 
 
+def test_what_was_over_before_anybody_looked_is_told_once(
+    at_desk: Desk, world: World, book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "LONGEST_PAUSE_SECONDS", 0.5)
+    world.cluster = replace(CLUSTER, alerts=replace(CLUSTER.alerts, settle=1.0))
+    at_desk.hint(Hint("lb1", news=True))
+    until(lambda: world.asked)
+    for times in (1, 2, 3):
+        looks = len(world.asked)
+        world.answers["lb1"]["lvs.health"] = health(falls={"rs1": times})
+        at_desk.hint(Hint("lb1", news=True))
+        until(lambda: len(world.asked) > looks)  # noqa: B023
+    until(lambda: kinds(book) == ["passed"], 20)
+    (incident,) = book.history(10)
+    (part,) = incident.parts
+    assert (part.trouble.title, part.times, part.lasts) == ("rs1:80 OUT of web", 3, False)
+
+
 def test_news_amid_a_flood_are_found(at_desk: Desk, world: World, book: Journal) -> None:
     over = threading.Event()
 

@@ -212,7 +212,7 @@ def test_the_file_tells_what_was_found(watched: Watching) -> None:
     read = overlay.read(one.memory.health)
     assert read is not None
     assert read.servers["web1", "rs1"] == overlay.Found(
-        "down", False, clock.now, "False", True, clock.now, 1.0, 0
+        "down", False, clock.now, "False", True, clock.now, 1.0, 0, falls=1
     )
     assert read.quorum == {"web1": True}
 

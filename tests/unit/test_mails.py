@@ -233,6 +233,13 @@ def test_a_subject_says_what_matters_first(told: Letter, expected: str) -> None:
     assert mails.subject_of(told, "prod") == expected
 
 
+def test_how_long_it_was_is_not_said_of_what_was_over_when_somebody_looked() -> None:
+    told = letter(Kind.PASSED, replace(OVER, times=2))
+    told = replace(told, incident=replace(told.incident, closed=told.incident.opened))
+    said = mails.subject_of(told, "prod")
+    assert said == "[lvs prod] it passed: rs1:80 back in web (2 times); 3 of 4 in service"
+
+
 TEXT = """\
 Now: rs1:80 OUT of web (connection refused), for 1 s.
 

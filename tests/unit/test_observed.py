@@ -71,7 +71,10 @@ def test_one_that_is_down_at_first_is_urgent_and_told() -> None:
     one = observed()
     assert one.take([verdict(RS1, False)], 100.0) is True
     assert (one.urgent, told(one)) == ({"web"}, [("rs1", "unknown", "down")])
-    assert one.found[NAME1] == Found("down", False, 100.0, "tcp says False", True, 100.0, 1.5, 0)
+    found = one.found[NAME1]
+    assert found == Found("down", False, 100.0, "tcp says False", True, 100.0, 1.5, 0)
+    # It has never served.
+    assert found.falls == 0
 
 
 def test_a_failure_is_urgent_and_told_once_and_so_is_the_return() -> None:
@@ -82,7 +85,17 @@ def test_a_failure_is_urgent_and_told_once_and_so_is_the_return() -> None:
     assert told(one) == [("rs1", "up", "down")]
     assert one.take([verdict(RS1, True)], 202.0) is True
     assert told(one) == [("rs1", "down", "up")]
-    assert one.found[NAME1] == Found("up", True, 202.0, "tcp says True", True, 202.0, 1.5, 0)
+    back = Found("up", True, 202.0, "tcp says True", True, 202.0, 1.5, 0, falls=1)
+    assert one.found[NAME1] == back
+
+
+def test_how_often_one_has_ceased_to_serve_is_counted() -> None:
+    one = all_up()
+    for at in (200.0, 210.0, 220.0):
+        one.take([verdict(RS1, False), verdict(RS1, False)], at)
+        one.refresh()
+        one.take([verdict(RS1, True)], at + 5)
+    assert (one.found[NAME1].falls, one.found[NAME2].falls) == (3, 0)
 
 
 def test_one_bad_verdict_of_several_is_no_news() -> None:

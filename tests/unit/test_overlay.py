@@ -339,7 +339,7 @@ def test_verdicts_are_read_as_written(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("saltext.lvs.events.boot_id", lambda: "boot")
     path = str(tmp_path / "run" / "health.json")
     assert overlay.read(path) is None
-    one = Found("falling", True, 1.5, "no answer", True, 2.25, 0.5, 2, True)
+    one = Found("falling", True, 1.5, "no answer", True, 2.25, 0.5, 2, True, 3)
     known = Verdicts(
         "boot", AT, {("web", "rs1"): one, ("web", "rs2"): UNKNOWN}, {"web": False}, False
     )

@@ -64,6 +64,7 @@ def health(watched: bool = True, kept: tuple[str, ...] = (), **states: Any) -> d
             "state": state,
             "reason": reason,
             "weight": 50 if well else 0,
+            "falls": states.get("falls", {}).get(name, 0),
             "wish": {"maintenance": True} if name in states.get("maintenance", ()) else None,
         }
     return {
@@ -96,6 +97,20 @@ def look(lb1: Any = None, lb2: Any = None, at1: Any = "", at2: Any = "", **check
         ),
         1000.0,
     )
+
+
+def between(
+    before: tuple[Any, Any], after: tuple[Any, Any], at1: Any = "", at2: Any = ""
+) -> list[tuple[str, str]]:
+    """What was between two looks, by what both directors answered at each."""
+    statuses = {"lb1": status() if at1 == "" else at1, "lb2": BACKUP if at2 == "" else at2}
+    first, second = (
+        Answers(dict(zip(("lb1", "lb2"), both, strict=True)), statuses) for both in (before, after)
+    )
+    counted = sightings.falls(CLUSTER, first)
+    found = sightings.between(CLUSTER, counted, second)
+    assert not any(one.urgent or one.done for one in found)
+    return [(one.title, one.reason) for one in found]
 
 
 def titles(found: Look) -> list[str]:
@@ -337,3 +352,69 @@ def test_whatever_one_director_answers_what_the_other_says_of_itself_is_heard(
     assert {one.subject for one in found.bad} <= set(found.known or ())
     assert found.good <= (found.known or frozenset())
     assert all(len(one.reason) < 1000 for one in found.bad)
+
+
+# --------------------------------------------------------------------------------------------------
+# Between two looks
+
+ONCE, THRICE = health(falls={"rs1": 1}), health(falls={"rs1": 3})
+OUT = "rs1:80 OUT of web"
+MOMENT = (OUT, "for a moment")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        pytest.param((health(), health()), (ONCE, ONCE), [MOMENT], id="once"),
+        pytest.param((health(), health()), (ONCE, health()), [MOMENT], id="by who holds the VIP"),
+        pytest.param((health(), health()), (health(), ONCE), [], id="by another one alone"),
+        pytest.param((ONCE, ONCE), (ONCE, ONCE), [], id="before"),
+        pytest.param((THRICE, THRICE), (ONCE, ONCE), [], id="the beacon begins anew"),
+        pytest.param(
+            (health(), health()), (THRICE, ONCE), [(OUT, "3 times, for a moment each")], id="often"
+        ),
+        pytest.param((None, None), (ONCE, ONCE), [], id="nothing is known before"),
+        pytest.param((health(), health()), (None, ONCE), [MOMENT], id="one is silent"),
+        pytest.param(
+            (health(rs1=DOWN), health(rs1=DOWN)), (ONCE, ONCE), [], id="it was out, and told"
+        ),
+        pytest.param(
+            (health(), health()),
+            (health(rs1=DOWN, falls={"rs1": 1}), ONCE),
+            [],
+            id="it is out, and told",
+        ),
+        pytest.param(
+            (health(), health()),
+            (health(falls={"rs1": 1}, maintenance=("rs1",)),) * 2,
+            [],
+            id="it is in maintenance",
+        ),
+        pytest.param(
+            (health(), health()),
+            (health(falls={"rs1": 1, "rs2": 2, "db9": 1}), health()),
+            [],
+            id="a director that reached nobody",
+        ),
+        pytest.param(
+            (health(), health()),
+            (health(falls={"rs1": 1, "rs2": 2}), health()),
+            [MOMENT, ("rs2:80 OUT of web", "2 times, for a moment each")],
+            id="several",
+        ),
+        pytest.param(
+            (health(), health()),
+            (health(falls={"rs1": True}), health(falls={"rs1": "1"})),
+            [],
+            id="no number",
+        ),
+    ],
+)
+def test_a_real_server_that_was_out_between_two_looks_is_told_of(
+    before: tuple[Any, Any], after: tuple[Any, Any], told: list[tuple[str, str]]
+) -> None:
+    assert between(before, after) == told
+
+
+def test_where_nobody_holds_the_vip_every_director_tells_what_was_between() -> None:
+    assert between((health(), health()), (health(), ONCE), at1=BACKUP) == [MOMENT]

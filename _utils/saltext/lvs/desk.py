@@ -281,6 +281,7 @@ class _Watched:
         self._silent: frozenset[str] = frozenset()
         self._unheard: frozenset[str] = frozenset()
         self._too_far_apart = 0
+        self._falls: sightings.Falls = {}
         # Who has answered since the master began.
         self._met: set[str] = set()
         self._standings: tuple[Standing, ...] = ()
@@ -480,6 +481,8 @@ class _Watched:
             told("dummy.check", [one for one in servers if one in cluster.real_servers]),
         )
         seen = sightings.look(cluster, answers, at)
+        seen = replace(seen, meanwhile=sightings.between(cluster, self._falls, answers))
+        self._falls = sightings.falls(cluster, answers)
         apart = _apart(found[name] for name in directors if name in found)
         self._too_far_apart = self._too_far_apart + 1 if apart > APART_SECONDS else 0
         if 0 < self._too_far_apart <= MOST_APART:

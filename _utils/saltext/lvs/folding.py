@@ -114,6 +114,9 @@ def step(book: Sequence[Incident], look: Look, rules: Rules, new_id: Callable[[]
     """
     known = _not_ahead(book, look.at)
     at = _latest(known, look.at)
+    if look.meanwhile:
+        was = replace(look, bad=(*look.meanwhile, *look.bad))
+        known = _seen(known, was, at, rules, new_id)
     return _told(book, _seen(known, look, at, rules, new_id), at, rules, look.standings)
 
 

@@ -127,6 +127,9 @@ class Look:
     known
         All that the cluster has, so that what it has no more can be told from what nobody could
         judge; None if that is not known.
+
+    meanwhile
+        What was in trouble since the look before, and may be well again.
     """
 
     cluster: str
@@ -135,6 +138,7 @@ class Look:
     good: frozenset[Subject] = frozenset()
     known: frozenset[Subject] | None = None
     standings: tuple[Standing, ...] = ()
+    meanwhile: tuple[Trouble, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

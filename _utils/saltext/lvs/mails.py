@@ -225,7 +225,10 @@ def _over(letter: Letter) -> _Said:
     up_to = "up to " if len(parts) > 1 else ""
     times = f" ({up_to}{often} times)" if often > 1 else ""
     lead = "it passed: " if letter.kind is Kind.PASSED else ""
-    return _Said(lead, _well(parts), "", f" after {duration(end - incident.opened)}{times}")
+    lasted = end - incident.opened
+    # Of what was between two looks nobody knows how long it was.
+    after = f" after {duration(lasted)}" if lasted else ""
+    return _Said(lead, _well(parts), "", f"{after}{times}")
 
 
 def _well(parts: Sequence[Part]) -> str:

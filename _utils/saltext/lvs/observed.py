@@ -205,6 +205,7 @@ class Observed:
         elif serves is not None:
             self.known.pop(name, None)
         away = serves is False or bool(before and before.was_away) or bool(known and known.was_away)
+        falls = 0 if before is None else before.falls + bool(before.serves and serves is False)
         # By position: this is done for all of them at once.
         return Found(
             health.state.value,
@@ -216,6 +217,7 @@ class Observed:
             health.milliseconds,
             health.count,
             bool(before and before.busy and before.serves and serves),
+            falls,
         )
 
 

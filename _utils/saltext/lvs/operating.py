@@ -506,7 +506,7 @@ def _of_health(view: _View, config: VirtualServerConfig, share: RealServerShare)
     found = view.verdicts and view.verdicts.servers.get((config.name, share.name))
     if not found:
         nothing = dict.fromkeys(("since", "checked", "ms"))
-        return {"state": "unknown", "reason": "", "count": 0, **nothing, **limits}
+        return {"state": "unknown", "reason": "", "count": 0, "falls": 0, **nothing, **limits}
     return {
         "state": found.state,
         "reason": found.reason,
@@ -514,6 +514,7 @@ def _of_health(view: _View, config: VirtualServerConfig, share: RealServerShare)
         "since": _moment(view.since_1970 + found.since) if found.since else None,
         "checked": None if found.checked is None else round(view.at - found.checked, 1),
         "ms": found.milliseconds,
+        "falls": found.falls,
         **limits,
     }
 

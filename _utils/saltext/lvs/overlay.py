@@ -82,6 +82,9 @@ class Found:
 
     busy
         Connections stood on it when it came back.
+
+    falls
+        How often it has ceased to serve since somebody watches.
     """
 
     state: str
@@ -93,6 +96,7 @@ class Found:
     milliseconds: float | None = None
     count: int = 0
     busy: bool = False
+    falls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +164,11 @@ def _as_list(found: Found) -> list[object]:
         None if found.milliseconds is None else round(found.milliseconds, 2),
         found.count,
         found.busy,
+        found.falls,
     ]
 
 
-_FIELDS = 9
+_FIELDS = 10
 
 
 def read(path: str = HEALTH) -> Verdicts | None:

@@ -58,6 +58,7 @@ class _Word:
     weight: int | None
     kept: bool
     excused: bool
+    falls: int
 
 
 def look(cluster: Cluster, answers: Answers, at: float) -> Look:
@@ -216,7 +217,7 @@ def _words(cluster: Cluster, answers: Answers) -> dict[tuple[str, str], list[_Wo
 
 def _word(director: str, item: Mapping[Any, Any], kept: bool) -> _Word:
     wish = _mapping(item.get("wish"))
-    weight = item.get("weight")
+    weight, count = item.get("weight"), item.get("falls")
     return _Word(
         director,
         _SERVES.get(item["state"]) if isinstance(item.get("state"), str) else None,
@@ -224,6 +225,7 @@ def _word(director: str, item: Mapping[Any, Any], kept: bool) -> _Word:
         weight if type(weight) is int else None,
         kept,
         wish.get("maintenance") is True,
+        count if type(count) is int else 0,
     )
 
 
@@ -243,6 +245,72 @@ def _cut_off(words: Mapping[tuple[str, str], list[_Word]]) -> frozenset[str]:
         if len(own) > 1 and not any(own) and sum(others) * 2 >= len(own):
             found.add(director)
     return frozenset(found)
+
+
+# By virtual server and real server, what each director counts of it.
+Falls = Mapping[tuple[str, str], Mapping[str, int]]
+
+
+def falls(cluster: Cluster, answers: Answers) -> Falls:
+    """How often each director has found that a real server ceased to serve, of those that serve
+    now.
+    """
+    return {
+        place: {word.director: word.falls for word in some if word.serves}
+        for place, some in _words(cluster, answers).items()
+    }
+
+
+def between(cluster: Cluster, before: Falls, answers: Answers) -> tuple[Trouble, ...]:
+    """Real servers that serve and have served, but were out between two looks: so of one that comes
+    and goes quickly nothing is missed.
+
+    before
+        What :func:`falls` was at the look before.
+    """
+    words = _words(cluster, answers)
+    more = {
+        place: {
+            director: count - before[place][director]
+            for director, count in counts.items()
+            if director in before.get(place, ())
+        }
+        for place, counts in falls(cluster, answers).items()
+    }
+    lost = _cut_off(words) | _cut_off_meanwhile(more)
+    reports = [holders.report(name, answers.status[name], cluster) for name in answers.status]
+    judged = _Judged(cluster, answers, reports, words, lost)
+    return tuple(
+        _out_meanwhile(judged, place, max(counts))
+        for place in words
+        if (counts := [more[place].get(word.director, 0) for word in judged.deciding(*place)])
+        and max(counts) > 0
+        and not any(word.excused for word in words[place])
+    )
+
+
+def _cut_off_meanwhile(more: Falls) -> frozenset[str]:
+    """Directors for which all fell while others went on reaching at least half of them."""
+    found = set()
+    for director in {name for counts in more.values() for name in counts}:
+        own = [counts for counts in more.values() if director in counts]
+        others = [
+            any(count <= 0 for name, count in counts.items() if name != director) for counts in own
+        ]
+        all_fell = all(counts[director] > 0 for counts in own)
+        if len(own) > 1 and all_fell and sum(others) * 2 >= len(own):
+            found.add(director)
+    return frozenset(found)
+
+
+def _out_meanwhile(judged: _Judged, place: tuple[str, str], times: int) -> Trouble:
+    virtual_server, real_server = place
+    config = judged.cluster.virtual_servers[virtual_server]
+    subject = server_subject(virtual_server, labels(config)[real_server])
+    deciding = [replace(word, reason="") for word in judged.deciding(*place)]
+    told = _out(judged, config, real_server, subject, deciding)
+    often = "for a moment" if times == 1 else f"{times} times, for a moment each"
+    return replace(told, reason=often, done="", urgent=False)
 
 
 def _servers(judged: _Judged) -> Iterator[Trouble]:
